@@ -180,8 +180,8 @@ class Projector:
                        for layer, side in enumerate(sides if has_noise else [])]
         self._variables = {var.name.partition(":")[0]: var for var in (self._w, *self._noise)}
         self._adam = Adam(self._variables, beta1=0.9, beta2=0.999)
-        self._features = tf.function(self._objective.features)
-        self._step = tf.function(self._one_step)
+        self._features = tf.function(self._objective.features, autograph=False)
+        self._step = tf.function(self._one_step, autograph=False)
 
     def project(self, photos: np.ndarray, seeds: Sequence[int],
                 watch: Watch = lambda step, images: None) -> list[Projection]:

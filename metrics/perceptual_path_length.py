@@ -43,9 +43,9 @@ def path_lengths(mapping: Callable, synthesis: Callable, distance: Callable, *, 
         labels: [m, label_size], from which a pair's label is drawn; None for no labels.
         crop_face: compare only the part that `face_crop` keeps.
     """
-    run_mapping = tf.function(mapping, reduce_retracing=True)
+    run_mapping = tf.function(mapping, autograph=False, reduce_retracing=True)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def run_pairs(dlatents: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
         def noise(layer: int, height: int, width: int) -> tf.Tensor:
             drawn = stream_noise(seed, start, minibatch)(layer, height, width)

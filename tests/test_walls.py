@@ -69,6 +69,20 @@ def test_metrics_do_not_import_the_training_loop():
         assert used <= SHARED_WITH_METRICS, path
 
 
+def test_functions_are_traced_without_autograph():
+    """It would write a file into the temporary folder for everything that is traced, which stays
+    there if the process is ended, and take a second. Our functions have no control flow for it."""
+    for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        used = [node for node in nodes if isinstance(node, ast.Attribute)
+                and ast.unparse(node) == "tf.function"]
+        calls = [node for node in nodes if isinstance(node, ast.Call) and node.func in used]
+        assert len(calls) == len(used), path
+        for call in calls:
+            assert {key.arg: ast.unparse(key.value) for key in call.keywords}.get(
+                "autograph") == "False", f"{path}:{call.lineno}"
+
+
 @pytest.mark.parametrize("package, modules", [
     ("apache_beam", {"dnnlib/beam_runner.py"}), ("av", {"dnnlib/data/films.py"}),
     ("gradio", {"generation/explore/server.py", "generation/explore/page.py"})])

@@ -178,7 +178,7 @@ def _check_channels(infos, num_channels):
 def _decoder(file_channels, resolution, num_channels):
     """Return a traced function: serialized records [N] -> images uint8 [N, H, W, num_channels]."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
     def decode(serialized: tf.Tensor) -> tf.Tensor:
         return tfrecords.parse_records(serialized, file_channels, resolution,
                                        only_rgb=num_channels == NUM_COLOURS,

@@ -69,7 +69,8 @@ class Sampler:
         self.label_size = self.network.label_size
         self.label = None if label_row is None else _short_label(label_row[0])
         self._label_row = label_row
-        compiled = tf.function(reduce_retracing=True) if traced else lambda function: function
+        compiled = tf.function(autograph=False, reduce_retracing=True) if traced \
+            else lambda function: function
         self._map = compiled(_mapping(self.network))
         self._synthesize = compiled(_synthesis(self.network, self.resolution, self.fade))
 

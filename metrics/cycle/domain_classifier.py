@@ -129,7 +129,7 @@ def train_classifier(network: DomainNetwork, lists: list[np.ndarray], view: View
     strategy, half = tf.distribute.get_strategy(), RECIPE["minibatch"] // 2
     truth = tf.constant([[0.0]] * half + [[1.0]] * half)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(a: tf.Tensor, b: tf.Tensor) -> None:
         (rgb_a, mask_a), (rgb_b, mask_b) = split_mask(a), split_mask(b)
         seen = tf.concat([view.critic_view(rgb_a, mask_a, mask_b),

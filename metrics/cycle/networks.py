@@ -25,7 +25,7 @@ class CycleNetworks:
         snapshot = load_snapshot(path)
         self.header, self._networks = snapshot.header, snapshot.networks
         self.config = CycleConfig.from_json(self.header["training"])
-        self._measured = tf.function(self._measure, reduce_retracing=True)
+        self._measured = tf.function(self._measure, autograph=False, reduce_retracing=True)
 
     @property
     def has_garment(self) -> bool:

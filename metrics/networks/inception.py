@@ -87,7 +87,7 @@ class _Trunk:
         with tf.device(self._device):
             return self._pool_3(tf.constant(resized)).numpy()[:count]
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def _pool_3(self, resized):
         return tf.reduce_mean(self._run(self._layers, (resized - 128) / 128), axis=[1, 2])
 

@@ -48,7 +48,8 @@ class CycleTranslator(SnapshotModel):
         domain = header["domains"][direction[0]]
         self.garment = tuple(domain["garment"])
         self.fit = domain.get("fit", pyramid.FITS[0])  # older snapshots lack it
-        self._calls = [tf.function(networks[name], reduce_retracing=True) for name in names]
+        self._calls = [tf.function(networks[name], autograph=False, reduce_retracing=True)
+                       for name in names]
         self._networks = [networks[name] for name in names]
 
     def translate(self, photos: Sequence[np.ndarray], back: bool = False) -> list[np.ndarray]:

@@ -1,6 +1,5 @@
 """Draw people in other poses with a trained generator, as Sampler samples a Style-GAN."""
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -71,7 +70,7 @@ def generator_inputs(source: tf.Tensor, source_points: tf.Tensor, target_points:
 def compile_inference(network: PoseGenerator, names: Sequence[str]) -> Callable[..., np.ndarray]:
     """Return a network as a compiled function (photos uint8 [n, R, R, 3], source points, target
     points) -> rgb float32 [n, R, R, 3], always with the same dropout."""
-    @functools.partial(tf.function, reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def infer(photos, source_points, target_points, masks):
         rgb = tf.cast(photos, tf.float32) / 127.5 - 1
         return network(*generator_inputs(rgb, source_points, target_points, names), masks)

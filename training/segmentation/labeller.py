@@ -53,7 +53,8 @@ class Labeller:
         self._network = load_snapshot(info.path).networks[NETWORK]
         self.minibatch = minibatch
         self._infer = tf.function(lambda rgb: tf.nn.softmax(
-            self._network(tf.cast(rgb, tf.float32) / 127.5 - 1)), reduce_retracing=True)
+            self._network(tf.cast(rgb, tf.float32) / 127.5 - 1)), autograph=False,
+            reduce_retracing=True)
 
     @classmethod
     def load(cls, spec: str | Path, results_dir: str = "results",

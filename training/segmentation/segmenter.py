@@ -109,7 +109,7 @@ class SegmenterTraining(LabelTraining):
     @functools.cached_property
     def _infer(self):
         """Return the network as a compiled function."""
-        return tf.function(self.networks[NETWORK], reduce_retracing=True)
+        return tf.function(self.networks[NETWORK], autograph=False, reduce_retracing=True)
 
 
 def balanced_weights(sources: list[Source], num_labels: int) -> np.ndarray:

@@ -117,7 +117,7 @@ class Pix2Pix(ConditionalGan):
     @functools.cached_property
     def _infer(self):
         """Return the compiled generator."""
-        return tf.function(self.networks[NETWORK], reduce_retracing=True)
+        return tf.function(self.networks[NETWORK], autograph=False, reduce_retracing=True)
 
     def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
         """Write fakes<name>.png: map, photo, photo generated from the map."""

@@ -77,7 +77,7 @@ class Translator(PhotoDrawer):
         super().__init__(path, minibatch)
         self.classes = tuple(self.header["classes"])
         self.has_dropout = bool(self.network.dropout_shapes)
-        self._infer = tf.function(self.network, reduce_retracing=True)
+        self._infer = tf.function(self.network, autograph=False, reduce_retracing=True)
 
     def translate(self, segmaps: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
         """Return photos float32 [n, R, R, 3] from maps uint8 [n, R, R, C], each with the dropout of
