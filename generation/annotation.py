@@ -51,27 +51,37 @@ def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float
 
     Raises:
         UserError: the folder holds pictures of another network, or made in another way, or maps
-            of other pictures.
+            of other pictures; or another process is writing into it.
     """
-    there = Labelling.read(out) if (out / FILE_NAME).is_file() else None
-    how, generator = (psi, noise, sampler.label), sampler.generator
-    if there is None and any((out / LABELS).glob("*.png")):
-        raise UserError(f"--out={out}: has label maps, but no {FILE_NAME}: they would count as "
-                        "labels of the new pictures; choose another folder")
-    if there is not None and (  # earlier versions wrote the digest of a decoder's whole network
-            there.projected or there.digest not in (generator["digest"], sampler.digest)
-            or how != (there.trunc, there.noise, there.class_label)):
+    with util.lock_directory(out, "writing pictures into it"):
+        there = _read_earlier(sampler, out, psi, noise)
+        seeds, digests = tuple(dict.fromkeys(seeds)), {}
+        for seed, rgb, _ in seed_pairs(sampler, seeds, psi, noise, minibatch):
+            digests[picture_name(seed)] = picture_digest(rgb)
+            pictures.save_png(out / picture_name(seed), rgb)
+        if there is not None:
+            seeds, digests = tuple(dict.fromkeys([*there.seeds, *seeds])), there.pictures | digests
+        generator = sampler.generator
+        Labelling(generator["path"], generator["digest"], sampler.resolution, sampler.fade, seeds,
+                  psi, TRUNCATION_CUTOFF, noise, sampler.label, digests).write(out)
+
+
+def _read_earlier(sampler, out, psi, noise):
+    """Return the Labelling of the pictures that a folder has; None if it has none. Raise UserError
+    as `write_pictures`."""
+    if not (out / FILE_NAME).is_file():
+        if any((out / LABELS).glob("*.png")):
+            raise UserError(f"--out={out}: has label maps, but no {FILE_NAME}: they would count "
+                            "as labels of the new pictures; choose another folder")
+        return None
+    # Earlier versions wrote the digest of a decoder's whole network.
+    there, digests = Labelling.read(out), (sampler.generator["digest"], sampler.digest)
+    how = there.trunc, there.noise, there.class_label
+    if there.projected or there.digest not in digests or how != (psi, noise, sampler.label):
         raise UserError(
             f"--out={out}: has pictures to be labelled that were made in another way; choose "
             "another folder, or the same network, --trunc, --noise and --label")
-    seeds, digests = tuple(dict.fromkeys(seeds)), {}
-    for seed, rgb, _ in seed_pairs(sampler, seeds, psi, noise, minibatch):
-        digests[picture_name(seed)] = picture_digest(rgb)
-        pictures.save_png(out / picture_name(seed), rgb)
-    if there is not None:
-        seeds, digests = tuple(dict.fromkeys([*there.seeds, *seeds])), there.pictures | digests
-    Labelling(generator["path"], generator["digest"], sampler.resolution, sampler.fade, seeds, psi,
-              TRUNCATION_CUTOFF, noise, sampler.label, digests).write(out)
+    return there
 
 
 def label_by_teacher(labeller: Labeller, folder: Path, minibatch: int) -> tuple[int, int]:

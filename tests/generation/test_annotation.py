@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import generate
+from dnnlib import util
 from dnnlib.data import coco, pictures
 from dnnlib.data.class_list import read_class_list
 from dnnlib.util import UserError
@@ -83,6 +84,8 @@ def test_only_pictures_of_the_same_kind_may_be_added(network, folder):
     assert (folder / "labels/seed0001.png").read_bytes() == b"stays"
     with pytest.raises(UserError, match="made in another way"):
         generate.main([*same, "--seeds=0-3", "--trunc=0.5"])
+    with util.lock_directory(folder, "busy"), pytest.raises(UserError, match="another process is"):
+        generate.main([*same, "--seeds=0-3"])  # of two at once, one would forget the other's
 
 
 def test_label_maps_of_other_pictures_are_not_adopted(network, tmp_path):
