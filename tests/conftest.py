@@ -16,8 +16,8 @@ import tensorflow as tf
 import generate
 from dnnlib import cli
 from dnnlib.tflib import autosummary
-from training import stylegan
 from training.config import TrainingConfig
+from training.gan import inspection
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and would stay so
 
@@ -59,7 +59,7 @@ def old_graphs_are_not_searched():
 @pytest.fixture(scope="session", autouse=True)
 def classes_of_few_images():
     """At every tick, count the classes of fewer images: no data set here has more."""
-    stylegan.CLASS_COUNT_IMAGES = 24
+    inspection.CLASS_COUNT_IMAGES = 24
 
 
 @pytest.fixture(autouse=True)
