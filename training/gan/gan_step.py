@@ -16,7 +16,7 @@ from training.gan.accumulation import Samples, mean_over_parts, own_samples
 from training.gan.augmentation import Augmentation, augment
 from training.gan.growing_network import blend, gradients
 from training.gan.schedule import Critic, num_parts
-from training.gan.style_mixing import mix_styles
+from training.gan.style_mixing import mix_randomly
 
 
 class GanStep:
@@ -202,8 +202,8 @@ class GanStep:
         """Return G's images for this critic, with mixed styles, and the mean w before mixing."""
         latents = draws.normal(f"{purpose}/latents", [self.G.latent_size])
         dlatents = self.G.mapping(latents, labels)  # [n, layers, dlatent_size]
-        mixed = mix_styles(self.G, dlatents, labels, draws, purpose, self.lod_floor,
-                           self.config.style_mixing_prob)
+        mixed = mix_randomly(self.G, dlatents, labels, draws, purpose, self.lod_floor,
+                             self.config.style_mixing_prob)
         images = self.G.synthesis(
             mixed, resolution=self.resolution, fade=fade,
             noise=lambda layer, height, width: draws.normal(

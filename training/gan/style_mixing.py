@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from training.networks_stylegan import G_style
 
 
-def mix_styles(G: "G_style", dlatents: tf.Tensor, labels: tf.Tensor | None, draws: Draws,
+def mix_randomly(G: "G_style", dlatents: tf.Tensor, labels: tf.Tensor | None, draws: Draws,
                purpose: str, lod_floor: int, probability: float) -> tf.Tensor:
     """Return [N, layers, size]: the layers of `dlatents` from a random cut on replaced by those of
     a second w with the same labels.
