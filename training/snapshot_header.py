@@ -20,7 +20,7 @@ def check_header(header: dict[str, Any]) -> None:
     checks = {"networks": _are_networks, "classes": _are_names, "digest": _is_text}
     optional = {"kimg": lambda value: value is None or _is_number(value), "dataset": _is_dataset,
                 "lod": _is_lod, "domains": _are_domains, "fit": _is_text, "keypoints": _are_names,
-                "generator": _is_generator}
+                "generator": _is_generator, "training": _is_training}
     if isinstance(header.get("networks"), dict) and "Gs" in header["networks"]:
         checks["lod"] = _is_lod
     if is_reposer(header):
@@ -101,6 +101,10 @@ def _is_lod(value):
 
 def _is_generator(value):
     return isinstance(value, dict) and _is_text(value.get("path")) and _is_text(value.get("digest"))
+
+
+def _is_training(value):
+    return isinstance(value, dict) and _is_number(value.get("map_contrast", 0.0))
 
 
 def _is_dataset(value):

@@ -302,6 +302,8 @@ def test_a_run_needs_its_snapshot_only_at_the_start(data, tmp_path, tiny_config,
         f"--data={data}", "--variant=2d", "--preset=demo-32", "--resolution=16", "--device=cpu",
         "--metrics=none", "--map-contrast=0", f"--init-from={origin}", f"--results={tmp_path}"])
     job = train.make_job(options, given_options(options), None)
+    assert ("--map-contrast=0: the critics of --init-from have seen maps with --map-contrast=5, "
+            "and have to adapt") in job.notes
     run = make_run(None, tmp_path, "2d-small-16", launch.run_record(job))
     again = ["--run=0", f"--results={tmp_path}"]
     assert train.main([*again, "--dry-run", "--resolution=16"]) == 0

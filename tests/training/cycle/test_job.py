@@ -90,6 +90,7 @@ def test_a_folder_of_pairs_is_read_at_the_size_of_half_of_them(place, capsys):
     (["--target=b", "--resolution=4"], "--resolution=4: 8 at least"),
     (["--target=b", "--strides=3"], "--strides=3: at 16x16 no patch is left"),
     (["--target=b", "--garment=hat"], "--garment=hat: a has no class 'hat'; it has box"),
+    (["--target=b", "--garment=boxx"], "it has box; did you mean box"),
     (["--target=b", "--garment=box", "--target-garment=hat"], "--target-garment=hat: b has no cl"),
     (["--target=c", "--garment=box", "--target-garment=hat"], "--target-garment=hat: c has no map"),
     (["--data=c", "--target=copy-of-c", "--garment=box"], "neither c nor copy-of-c has maps"),
