@@ -136,13 +136,18 @@ def write_maps(labeller: Labeller, photos: Sequence[ReadPhoto], out: Path) -> No
     """Write the maps and overlays of a minibatch of photos."""
     squares = np.stack([pyramid.fit_square(photo, labeller.resolution, "pad", pyramid.WHITE)
                         for _, photo, _ in photos])  # [n, R, R, 3]
-    num_classes = len(labeller.classes)
-    for (path, photo, size), chances in zip(photos, labeller.probabilities(squares)):
-        label_map = label_map_from_probabilities(chances, photo.size)
-        overlay = pictures.overlay(np.asarray(photo), label_map, num_classes)
-        whole = Image.fromarray(label_map).resize(size, Image.Resampling.NEAREST)
-        pictures.save_png(_overlay_path(out, path), overlay)
-        pictures.save_label_png(_map_path(out, path), np.asarray(whole), num_classes)
+    for photo, chances in zip(photos, labeller.probabilities(squares)):
+        label_map = label_map_from_probabilities(chances, photo.photo.size)
+        write_map(label_map, photo, out, len(labeller.classes))
+
+
+def write_map(label_map: np.ndarray, photo: ReadPhoto, out: Path, num_classes: int) -> None:
+    """Write a label map of an upright photo, in the size that the photo has in its file, and the
+    overlay."""
+    overlay = pictures.overlay(np.asarray(photo.photo), label_map, num_classes)
+    whole = Image.fromarray(label_map).resize(photo.size, Image.Resampling.NEAREST)
+    pictures.save_png(_overlay_path(out, photo.path), overlay)
+    pictures.save_label_png(_map_path(out, photo.path), np.asarray(whole), num_classes)
 
 
 def label_map_at_size(values: np.ndarray, present: np.ndarray, size: tuple[int, int]) -> np.ndarray:
