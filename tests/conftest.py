@@ -56,6 +56,24 @@ def old_graphs_are_not_searched():
     gc.freeze()
 
 
+@pytest.fixture(scope="module")
+def eagerly():
+    """Run eagerly: a few steps of a tiny network take less time than their trace. Every step and
+    every network also has tests that compile it."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def compiled():
+    """Compile, in one test of a module that runs eagerly."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(False)
+    yield
+    tf.config.run_functions_eagerly(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def classes_of_few_images():
     """At every tick, count the classes of fewer images: no data set here has more."""

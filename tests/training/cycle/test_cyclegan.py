@@ -24,14 +24,6 @@ def data(tmp_path_factory):
     return two_datasets(tmp_path_factory.mktemp("boxes"))
 
 
-@pytest.fixture
-def eagerly():
-    """Run eagerly: few steps take less time than one trace."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def test_neighbouring_seeds_have_different_networks(data):
     digests = [network.digest() for seed in (1, 2, 3)
                for network in tools.cyclegan(tiny(data, seed=seed)).make_networks().values()]
