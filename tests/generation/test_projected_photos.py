@@ -205,9 +205,11 @@ def test_poor_projections_get_a_warning(project, photos, tmp_path, monkeypatch):
     distance = record_of(tmp_path / "fine")["photos"]["b"]["lpips"]
     assert "warning" not in said and not record_of(tmp_path / "fine")["photos"]["b"]["poor"]
     monkeypatch.setattr(projected_photos, "POOR_LPIPS", distance / 2)
-    said = project(photos / "b.png", tmp_path / "poor")
-    assert f"warning: 1 of 1 are poor, with LPIPS above {distance / 2:g}: b; their maps" in said
-    assert record_of(tmp_path / "poor")["photos"]["b"]["poor"]
+    for network, what in (("maps", "maps"), ("rgb", "labels")):
+        said = project(photos / "b.png", tmp_path / network, network=network)
+        assert (f"warning: 1 of 1 are poor, with LPIPS above {distance / 2:g}: b; their {what} "
+                "mean little") in said
+    assert record_of(tmp_path / "rgb")["photos"]["b"]["poor"]
 
 
 @pytest.mark.slow

@@ -189,6 +189,8 @@ def test_its_pictures_are_labelled_as_its_generators(folder, tmp_path, capsys):
                f"--init-from={origin}", f"--results={tmp_path}", "--dry-run"]
     assert train.main(command) == 0
     assert "8 of 8 pictures have labels" in capsys.readouterr().out
+    assert failure(*command[2:3], f"--init-from={tmp_path / 'run'}").endswith(
+        f"a decoder is trained on a Style-GAN: give {origin}")
     both = read_header(tmp_path / "run/network-final.safetensors")["digest"]
     dataclasses.replace(made, network="run", digest=both).write(tmp_path / "more")
     generate.main([f"--network={tmp_path / 'run'}", "--seeds=0", *for_labelling])
