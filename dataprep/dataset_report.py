@@ -133,7 +133,7 @@ def write_report(directory: str | Path) -> Path:
     page = Page(f"Data set {info.name}")
     rows = [["largest images", f"{info.resolution}x{info.resolution}, and all levels below"],
             *map(list, _facts(info, content))]
-    rows += [[f"option {name}", json.dumps(value, ensure_ascii=False)[:200]]
+    rows += [[f"option {name}", _as_written(name, value, info.classes)[:200]]
              for name, value in sorted(content.get("options", {}).items()) if name != "classes"]
     page.table(["", ""], rows)
 
@@ -152,6 +152,14 @@ def write_report(directory: str | Path) -> Path:
     path = info.path / FILE_NAME
     util.atomic_write(path, page.render())
     return path
+
+
+def _as_written(option, value, classes):
+    """Return an option's value as JSON; colours as a list of classes has them."""
+    if option != "colours":
+        return json.dumps(value, ensure_ascii=False)
+    names = ("background", *classes)
+    return ", ".join(f"{names[label]} #{colour:06x}" for colour, label in value)
 
 
 def read_statistics(directory: str | Path, classes: tuple) -> dict | None:

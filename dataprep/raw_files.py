@@ -16,6 +16,7 @@ from dataprep import photo_sources
 from dataprep.coco.annotations import MAX_INSTANCES, TOO_MANY
 from dnnlib.data.coco import KEYPOINTS_FILE, MODANET_FILE, OWN_FILE
 from dnnlib.download import download, file_digest
+from dnnlib.suggestions import PHOTOS_AND_MASKS
 from dnnlib.util import UserError, one_line
 
 DEFAULT_SOURCE = "datasets/modanet/raw"
@@ -31,8 +32,6 @@ _PHOTOS_MD5 = "a404789687fc3906d7d843942c802f53"
 _SHOWN = 5  # names in an error
 _PHOTO_PLACES = ("images", "photos.lmdb", "images.zip", "photos.zip")
 
-# Photos and masks under --source: as extract and generate write them, and as other programs do.
-_FOLDERS = (("images", "labels"), ("images", "masks"), ("JPEGImages", "SegmentationClass"))
 # The last two are what generate wrote before it wrote classes.txt.
 _CLASS_FILES = ("classes.txt", "classes.json", "labelmap.txt", OWN_FILE, MODANET_FILE)
 _MASK_SUFFIX = re.compile(r"(.+)[_.-](?:masks?|labels?|segs?|segm|segmentation|gt)", re.IGNORECASE)
@@ -197,10 +196,16 @@ def match_photos(photos: dict, source: object, untagged: bool = False) -> Matche
 def find_masks(source: str | None, images: str | None, masks: str | None,
                classes: str | None) -> tuple[Path, Path, Path]:
     """Return (folder of photos, folder of masks, file of class names), as given or else in
-    `source`. Raises UserError if one of them is not given, and `source` is not given either."""
+    `source`. Raises UserError if one of them is not given, and `source` is not given either, or if
+    `source` is only the folder of the photos or of the masks."""
     root, defaults = _existing_folder(source), (None, None, None)
     if root is not None:
-        pairs = [(root / a, root / b) for a, b in _FOLDERS]
+        whole = root.parent
+        if images is masks is None and any(root in (whole / a, whole / b) and (whole / a).is_dir()
+                                           and (whole / b).is_dir() for a, b in PHOTOS_AND_MASKS):
+            raise UserError(f"--source={source}: only a part of {whole}, where photos and masks "
+                            f"are; give --source={whole}")
+        pairs = [(root / a, root / b) for a, b in PHOTOS_AND_MASKS]
         lists = [root / name for name in _CLASS_FILES]
         defaults = (*next((pair for pair in pairs if all(map(Path.is_dir, pair))), (root, root)),
                     next(filter(Path.is_file, lists), lists[0]))

@@ -88,12 +88,13 @@ class Chart:
         axes.set_xlim(xs.min(), xs.max() or 1.0)
         axes.set_xlabel(escape_controls(self.x_title), loc="right", labelpad=0)
         axes.grid(axis="y")
-        # Draw the curves; a value between two gaps is a dot, as no line reaches it.
+        # Draw the curves; a value between two gaps is a dot, as no line reaches it. It is drawn
+        # whole at the chart's edges, where the only value of a young training is.
         for (x, y), colour in zip(curves, COLOURS * len(curves)):
             gaps = np.isnan(np.concatenate([[np.nan], y, [np.nan]]))
             alone = gaps[:-2] & gaps[2:] & ~gaps[1:-1]
             axes.plot(x, y, color=colour, linewidth=1.2)
-            axes.plot(x[alone], y[alone], ".", color=colour)
+            axes.plot(x[alone], y[alone], "o", color=colour, markersize=4, clip_on=False)
         # Draw vertical lines; a text that would cover the previous one is left out.
         (low, high), free = axes.get_xlim(), 0.0
         for x, text, kind in (mark for mark in self.marks if low <= mark[0] <= high):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dnnlib.stderr_filter import hide_tensorflow_banner
+from dnnlib.suggestions import did_you_mean
 from dnnlib.util import UserError, close_broken_outputs, one_line
 
 MAX_SEED = np.iinfo(np.uint32).max  # the largest that numpy.random.RandomState takes
@@ -98,10 +99,18 @@ def argument_parser(description: str, examples: str) -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line."""
+    """An ArgumentParser whose errors are one line, and name the option that may be meant."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            self.error(f"unrecognized arguments: {' '.join(unknown)}"
+                       + did_you_mean(unknown[0].partition("=")[0], known))
+        return found, unknown
 
     def error(self, message: str):
-        raise UserError(f"{message}; see {self.prog} --help")
+        raise UserError(f"{message}{'' if message.endswith('?') else ';'} see {self.prog} --help")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

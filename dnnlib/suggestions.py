@@ -1,7 +1,12 @@
-"""Suggest next commands that fit the data's size; and find splits that are too small."""
+"""Suggest next commands that fit the data; names that may be meant; find splits too small."""
 
+import difflib
 import shlex
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
+
+from dnnlib.data.photo_names import IMAGE_SUFFIXES
 
 FEW_VALIDATION = 100  # images; with fewer, chance outweighs the differences between snapshots
 # Numbers of training photos that justify the networks and hours of larger presets.
@@ -9,6 +14,10 @@ _SOME, _MANY = 1_000, 10_000
 # The resolution that each preset of train.py sets; None: the data set's.
 _RESOLUTIONS = {"demo-32": 32, "small-32": 32, "small-64": 64, "paper-256": 256, "paper": None}
 _INITIAL_RESOLUTION = 8  # where training starts to grow
+# Photos and masks in a folder, as dataset_tool.py and other programs write them.
+PHOTOS_AND_MASKS = (("images", "labels"), ("images", "masks"), ("JPEGImages", "SegmentationClass"))
+_COCO_PARTS = (b'"images"', b'"annotations"', b'"categories"')
+_LOOKED_AT = 1000  # files of a folder, which may hold millions
 _GPU_FILES = ("/dev/nvidia0", "/dev/dxg")  # an NVIDIA card on Linux, and on WSL
 
 
@@ -54,6 +63,48 @@ def training_options(num_photos: int, resolution: int) -> list[str]:
 def device_options() -> list[str]:
     """Return train.py's arguments for this machine: ["--device=cpu"] if it has no GPU."""
     return [] if any(Path(file).exists() for file in _GPU_FILES) else ["--device=cpu"]
+
+
+def conversion(folder: Path) -> str | None:
+    """Return the command that makes a data set of a folder's photos, with masks or annotations if
+    there are any, also beside the folder; None if it has neither."""
+    name = folder.absolute().name
+    beside = name in {part for pair in PHOTOS_AND_MASKS for part in pair}
+    for root in [folder, folder.parent] if beside else [folder]:
+        if any((root / photos).is_dir() and (root / masks).is_dir()
+               for photos, masks in PHOTOS_AND_MASKS):
+            return _conversion("create_from_masks", root)
+        for path in [*root.glob("annotations/*.json"), *root.glob("*.json")]:
+            if path.is_file() and _is_coco(path):
+                return _conversion("create_modanet" if path.name.startswith("modanet")
+                                   else "create_from_coco", root)
+    files = [path for path in islice(folder.rglob("*"), _LOOKED_AT)
+             if path.suffix.lower() in IMAGE_SUFFIXES]
+    if files and (folder / "classes.txt").is_file():
+        return _conversion("create_from_masks", folder)
+    return _conversion("create_from_images", folder) if files else None
+
+
+def _conversion(name, source):
+    return command("dataset_tool.py", name, f"--source={source}", "--out=datasets/converted")
+
+
+def _is_coco(path):
+    """Return whether a file seems to have COCO annotations, which may take gigabytes."""
+    with open(path, "rb") as file:
+        head = file.read(1 << 16)
+    return any(part in head for part in _COCO_PARTS)
+
+
+def did_you_mean(name: str, known: Iterable[str] | Mapping[str, str]) -> str:
+    """Return "; did you mean hat?" for the known name that is most like a wrong one, "" if none is.
+
+    Args:
+        known: the names or, if they are compared in another form, {that form: how it is shown}.
+    """
+    shown = known if isinstance(known, Mapping) else {text: text for text in known}
+    close = difflib.get_close_matches(name, shown, n=1)
+    return f"; did you mean {shown[close[0]]}?" if close else ""
 
 
 def command(script: str, *arguments: object) -> str:

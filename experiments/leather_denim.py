@@ -32,6 +32,7 @@ from pathlib import Path
 from dnnlib import cli, util
 from dnnlib.charts import Chart, curves
 from dnnlib.data.photo_names import IMAGE_SUFFIXES
+from dnnlib.suggestions import did_you_mean
 from dnnlib.util import UserError, format_time
 from experiments.command import Preset, Study, plan_of
 from experiments.study import Trial, script
@@ -152,7 +153,8 @@ def check_garment(options: Namespace, without_maps: Sequence[str]) -> None:
     for name in options.garment.split(","):
         if name not in network.classes:
             raise UserError(f"--garment={options.garment}: {network.path} has no class {name!r}; "
-                            f"it has {', '.join(network.classes)}")
+                            f"it has {', '.join(network.classes)}"
+                            + did_you_mean(name, network.classes))
 
 
 def count_photos(options: Namespace, name: str) -> int:

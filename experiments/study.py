@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from dnnlib import util
+from dnnlib.suggestions import did_you_mean
 from dnnlib.util import UserError, format_time
 from training.run.history import FINAL, read_history
 
@@ -268,7 +269,8 @@ def choose(plan: Sequence[tuple[str, int]], rows: Sequence[str] | None, seeds: S
         known: all rows that exist.
     """
     if unknown := [row for row in rows or () if row not in known]:
-        raise UserError(f"--rows={','.join(unknown)}: unknown; known: {', '.join(known)}")
+        raise UserError(f"--rows={','.join(unknown)}: unknown; known: {', '.join(known)}"
+                        + did_you_mean(unknown[0], known))
     if rows is None and seeds is None:
         return list(plan)
     rows = rows or list(dict.fromkeys(row for row, _ in plan))

@@ -4,6 +4,7 @@
     OUT/seed0000.png           a picture
     OUT/labels/seed0000.png    its label map: palette indices, 0 background, 1..C the classes
     OUT/classes.txt            names of the classes 1..C
+    OUT/teacher.json           if a teacher labelled some: which network, and which of the maps
 
 The labels come from a segmentation network, the teacher, or from a person: index or colour PNGs in
 a folder with a list of classes, as labelme's labelme2voc and CVAT's "Segmentation mask" write them,
@@ -37,6 +38,7 @@ from training.segmentation.labeller import Labeller
 _MASK_FOLDERS = ("SegmentationClassPNG", "SegmentationClass", LABELS, "masks")
 _CLASS_FILES = ("labelmap.txt", "class_names.txt", CLASSES, "labels.txt")
 
+TEACHER = "teacher.json"
 _FORMATS = ("give a COCO file, or a folder of PNG masks with a list of classes (CVAT: COCO 1.0, or "
             "Segmentation mask 1.1, unpacked; labelme: labelme2coco, or labelme2voc)")
 
@@ -85,14 +87,20 @@ def _read_earlier(sampler, out, psi, noise):
 
 
 def label_by_teacher(labeller: Labeller, folder: Path, minibatch: int) -> tuple[int, int]:
-    """Write a segmentation network's label maps of a folder's pictures, but keep existing maps,
-    whoever drew them; return how many were written, and how many existed."""
+    """Write a segmentation network's label maps of a folder's pictures, but keep existing maps, its
+    own or a person's; return how many were written, and how many existed.
+
+    Raises:
+        UserError: the folder has maps of another teacher, or labels of other classes; or a file in
+            it is not one of the pictures.
+    """
     names, photos = Labelling.read(folder).pictures, find_photos(folder, "--out")
     check_labelled_classes(folder, labeller.classes)
     if strangers := [path for path in photos if path.name not in names]:
         raise UserError(f"{strangers[0]}: not one of the pictures that are to be labelled")
     write_class_list(folder, labeller.classes)
     missing = [path for path in photos if not (folder / LABELS / path.name).is_file()]
+    _record_teacher(labeller, folder, [path.name for path in missing])
     with util.progress(total=len(missing), desc="labels", unit="img") as bar:
         for start in range(0, len(missing), minibatch):
             unreadable = {}
@@ -102,6 +110,32 @@ def label_by_teacher(labeller: Labeller, folder: Path, minibatch: int) -> tuple[
             write_maps(labeller, part, folder)
             bar.update(len(part))
     return len(missing), len(photos) - len(missing)
+
+
+def _record_teacher(labeller, folder, missing):
+    """Record the maps that a teacher is about to draw, so that none exists without its record;
+    raise UserError if the folder has maps of another teacher."""
+    before = _read_teacher(folder)
+    drawn = [name for name in before["maps"] if (folder / LABELS / name).is_file()]
+    if drawn and before["digest"] != labeller.digest:
+        raise UserError(f"--teacher={labeller.path}: {folder / LABELS} has {len(drawn)} label maps "
+                        f"of another teacher, {before['path']}; remove them to have new ones, give "
+                        "that teacher, or choose another folder")
+    if drawn or missing:
+        util.write_json(folder / TEACHER, {"path": str(labeller.path), "digest": labeller.digest,
+                                           "maps": sorted({*drawn, *missing})})
+
+
+def _read_teacher(folder) -> dict:
+    """Return what is recorded about the teacher of a folder: path, digest, and names of `maps`."""
+    path = folder / TEACHER
+    if not path.is_file():
+        return {"path": None, "digest": None, "maps": []}
+    record = util.read_json(path)
+    if not isinstance(record, dict) or not {"path", "digest", "maps"} <= record.keys() or not (
+            isinstance(record["maps"], list) and all(isinstance(n, str) for n in record["maps"])):
+        raise UserError(f"{path}: damaged; choose another folder")
+    return record
 
 
 def import_labels(source: Path, folder: Path, report: Callable[[str], None]) -> int:
@@ -128,9 +162,13 @@ def import_labels(source: Path, folder: Path, report: Callable[[str], None]) -> 
         if name not in found:
             report(f"{name}: no labels in {source}; the old ones stay, unless you remove {path}"
                    if path.is_file() else f"{name}: has no labels yet")
+    teacher = _read_teacher(folder)
     for name, label_map in found.items():
         pictures.save_label_png(folder / LABELS / name, label_map, len(classes), may_ignore=True)
     write_class_list(folder, classes)
+    if teacher["maps"]:  # those that were replaced are no longer the teacher's
+        util.write_json(folder / TEACHER, teacher | {
+            "maps": [name for name in teacher["maps"] if name not in found]})
     return len(found)
 
 

@@ -20,9 +20,11 @@ from dnnlib import util
 from dnnlib.data import pictures, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import read_class_list, write_class_list
+from dnnlib.data.dataset import open_part
 from dnnlib.data.labelled import LABELS
 from dnnlib.data.photo_names import IMAGE_SUFFIXES, may_block
 from dnnlib.data.photos import FORMATS, PhotoError, decode_photo, is_picture, probe
+from dnnlib.suggestions import command
 from dnnlib.util import UserError
 from generation.resumable_folder import content_digest, open_resumable
 from training.segmentation.labeller import Labeller
@@ -66,10 +68,16 @@ def find_photos(source: Path, option: str = "--source") -> list[Path]:
         option: names the folder in an error.
 
     Raises:
-        UserError: there are none, or two that differ only in their suffix.
+        UserError: there are none, or two that differ only in their suffix; or it is a data set.
     """
     if not source.is_dir():
         raise UserError(f"{option}={source}: no such folder")
+    if part := open_part(source):
+        info, split = part
+        extract = command("dataset_tool.py", "extract", info.path,
+                          *([f"--split={split}"] if split else []), "--out=extracted")
+        raise UserError(f"{option}={source}: a data set, whose photos are in record files; to use "
+                        f"them, write them to a folder: {extract}")
     photos = sorted(path for path in source.iterdir()
                     if path.name[0] != "." and not may_block(path)
                     and (path.suffix.lower() in IMAGE_SUFFIXES

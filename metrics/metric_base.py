@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnnlib.data.class_counts import total_variation
+from dnnlib.suggestions import did_you_mean
 from dnnlib.util import UserError
 from metrics.cycle.measures import (
     CycleFindings,
@@ -270,7 +271,11 @@ def parse_metric(name: str) -> Metric:
             return dataclasses.replace(known, name=name, count=count)
         if name == start + end and (known.count or not number):
             return dataclasses.replace(known, name=name)
-    raise UserError(f"unknown metric {name!r}; known: {known_metrics()}")
+    number = re.search(r"\d+k?", name)
+    alike = {pattern.replace("Nk", ""): pattern.replace("Nk", number[0] if number else "50k")
+             for pattern in METRICS}
+    raise UserError(f"unknown metric {name!r}; known: {known_metrics()}"
+                    + did_you_mean(re.sub(r"\d+k?", "", name.lower(), count=1), alike))
 
 
 def parse_metrics(text: str | None) -> list[Metric]:

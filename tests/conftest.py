@@ -16,8 +16,8 @@ import tensorflow as tf
 import generate
 from dnnlib import cli
 from dnnlib.tflib import autosummary
-from training import stylegan
 from training.config import TrainingConfig
+from training.gan import inspection
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and would stay so
 
@@ -56,10 +56,28 @@ def old_graphs_are_not_searched():
     gc.freeze()
 
 
+@pytest.fixture(scope="module")
+def eagerly():
+    """Run eagerly: a few steps of a tiny network take less time than their trace. Every step and
+    every network also has tests that compile it."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def compiled():
+    """Compile, in one test of a module that runs eagerly."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(False)
+    yield
+    tf.config.run_functions_eagerly(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def classes_of_few_images():
     """At every tick, count the classes of fewer images: no data set here has more."""
-    stylegan.CLASS_COUNT_IMAGES = 24
+    inspection.CLASS_COUNT_IMAGES = 24
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,12 @@
 
 A line is a name, `name #rrggbb` with its colour in masks, or a line of CVAT's labelmap.txt,
 `name:r,g,b:parts:actions`. Lines may begin with their numbers, `1: hat`, in any order from 0 or 1
-on; `255: void` is not a class. Empty lines and those that begin with # are left out. JSON is a list
-of names, an object {name: "#rrggbb"}, or a COCO file, whose categories are taken.
+on; `255: void` is not a class. Empty lines and those that begin with # are left out. A line that
+seems to have a colour in another form (`hat ff0000`, `#ff0000 hat`) is an error. JSON is a list of
+names, an object {name: "#rrggbb"}, or a COCO file, whose categories are taken.
 """
 
 import collections
-import difflib
 import json
 import re
 import unicodedata
@@ -16,12 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dnnlib.data.channels import MAX_CLASSES
+from dnnlib.suggestions import did_you_mean
 from dnnlib.util import UserError, atomic_write
 
 FILE_NAME = "classes.txt"
 _MAX_NAME = 100
 _SHOWN = 8  # numbers in an error
-_COLOUR = re.compile(r"(.*\S)\s+(#[0-9a-fA-F]{6})")
+_COLOUR = re.compile(r"(.*[^\s,;:=])[\s,;:=]+(#[0-9a-fA-F]{6})")
+# What is probably a colour too: at the end of a line, or in front. Six letters may be a word.
+_HEX = r"(?:(?=[a-fA-F]*\d)[0-9a-fA-F]{6}|[fF]{6})"
+_LIKE_COLOUR = (
+    re.compile(rf"(?P<name>.+?)[\s,;:=(]+(?:0x)?(?P<colour>{_HEX}|#[0-9a-fA-F]{{3}}|"
+               r"\d{1,3}(?:[\s,;]+\d{1,3}){2})\)?"),
+    re.compile(rf"#?(?P<colour>{_HEX})[\s,;:=]+(?P<name>\S.*)"))
 _CVAT = re.compile(r"([^:]+):(?:(\d{1,3}(?:,\s*\d{1,3}){2})(?::[^:]*){0,2}|:[^:]*:[^:]*)")
 _NUMBERED = re.compile(r"(-?\d{1,3})\s*[\s:=,;.)]\s*(\S.*)")
 _NO_CLASS = {"background", "bg", "ignore", "ignored", "void", "unlabeled", "unlabelled", "none"}
@@ -73,12 +80,11 @@ def fold_name(name: str) -> str:
 def find_class(name: str, classes: Sequence[str], option: str = "") -> str:
     """Return the class that `name` means, ignoring case and punctuation. Raises UserError if there
     is none, or several. option: "--only-classes", with which the error begins."""
-    alike = {fold_name(known): known for known in classes if fold_name(known)}
     same = [known for known in classes if fold_name(known) == fold_name(name) != ""]
     if name in classes or len(same) == 1:
         return name if name in classes else same[0]
-    close = same or [alike[fold] for fold in difflib.get_close_matches(fold_name(name), alike, n=1)]
-    guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    guess = f"; did you mean {' or '.join(map(repr, same))}?" if same else did_you_mean(
+        fold_name(name), {fold_name(known): repr(known) for known in classes if fold_name(known)})
     where = f"{option}: " if option else ""
     raise UserError(f"{where}{name!r} is none of the classes {', '.join(classes)}{guess}")
 
@@ -144,6 +150,9 @@ def _parse_json(path, content):
 def _parse_lines(path, text):
     """Return the ClassList of a text, one name per line."""
     lines = [line.strip() for line in text.rstrip().splitlines()]
+    for line in lines:
+        if line[:1] == "#" and (like := _LIKE_COLOUR[1].fullmatch(line)):
+            raise UserError(_ask_for_colour(path, line, like))
     bodies = [line for line in lines if line and line[0] != "#"]
     numbered = [_numbered(path, line) for line in bodies]
     first, ignored = None, []
@@ -190,7 +199,7 @@ def _in_order(path, numbered):
 
 
 def _split_colour(path, line):
-    """Return (name, colour 0xrrggbb or None) of a line."""
+    """Return (name, colour 0xrrggbb or None) of a line; raise UserError if that is not certain."""
     if match := _COLOUR.fullmatch(line):
         return match[1], int(match[2][1:], 16)
     if match := _CVAT.fullmatch(line):
@@ -198,7 +207,20 @@ def _split_colour(path, line):
         if parts and max(parts) > 255:
             raise UserError(f"{path}: {line!r} has a colour above 255")
         return match[1].strip(), int.from_bytes(bytes(parts)) if parts else None
+    if like := next(filter(None, (form.fullmatch(line) for form in _LIKE_COLOUR)), None):
+        raise UserError(_ask_for_colour(path, line, like))
     return line, None
+
+
+def _ask_for_colour(path, line, like):
+    """Return an error about a line that is probably a name and a colour."""
+    colour = like["colour"].removeprefix("#")
+    if len(colour) == 3:
+        colour = "".join(2 * digit for digit in colour)
+    elif len(colour) != 6 or not colour.isalnum():
+        colour = "".join(f"{min(int(part), 255):02x}" for part in re.findall(r"\d+", colour))
+    return (f"{path}: {line!r}: if {like['colour']} is a colour, write {like['name']} #{colour}; "
+            f"if it belongs to the name, write the list as JSON, [{json.dumps(line)}, ...]")
 
 
 def write_class_list(folder: str | Path, names: Sequence[str]) -> None:

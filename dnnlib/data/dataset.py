@@ -16,7 +16,7 @@ from dnnlib import util
 from dnnlib.data import channels, pyramid, tfrecords
 from dnnlib.data.tfrecords import AGAIN
 from dnnlib.process_pool import threaded_map
-from dnnlib.suggestions import command
+from dnnlib.suggestions import command, conversion
 from dnnlib.util import UserError, atomic_write, one_line, read_json
 
 FORMAT_VERSION = 1
@@ -133,6 +133,8 @@ def _why_missing(path):
                 f"them; to use their images (and labels), convert them: {convert}")
     if path.is_file():
         return f"data set {path} is a file; give the folder it is in"
+    if convert := path.is_dir() and conversion(path):
+        return f"{path} is no data set (no dataset.json); make one of its photos: {convert}"
     state = f"{path} is no data set, or an unfinished one (no dataset.json)" if path.is_dir() \
         else f"data set {path} does not exist"
     return (f"{state}; make it with dataset_tool.py, for example: "

@@ -237,6 +237,18 @@ def test_index_masks_have_no_overlap(tmp_path):
     assert dataset_report.read_statistics(tmp_path, FOUR) == content
 
 
+def test_colours_are_shown_as_people_write_them(tmp_path):
+    maps = make_masked(tmp_path / "mine", num=6, classes=("hat", "coat"))
+    table = np.array([[0, 0, 0], [0xC8, 0, 0], [0, 0xA0, 0xFF]], np.uint8)
+    for number, labels in enumerate(maps):
+        Image.fromarray(table[labels]).save(tmp_path / "mine/labels" / f"p{number}.png")
+    (tmp_path / "mine/classes.txt").write_text("hat #c80000\ncoat #00A0FF\n")
+    run("create_from_masks", "--source", tmp_path / "mine", "--out", tmp_path / "set",
+        "--resolution", 16, "--workers", 1)
+    text = PageReader((tmp_path / "set" / "report.html").read_text()).text
+    assert "hat #c80000, coat #00a0ff, background #000000" in text
+
+
 def test_names_that_are_not_text_are_listed(tmp_path):
     make_masked(tmp_path / "mine", num=6)
     images, labels = (str(tmp_path / "mine" / folder).encode() for folder in ("images", "labels"))

@@ -237,6 +237,12 @@ def test_missing_inputs_are_named(tmp_path):
         run("create_from_masks", "--source", tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"classes\.txt: no such file; write the class names"):
         run("create_from_masks", "--source", tmp_path)
+    for part in ("images", "masks"):
+        (tmp_path / "mine" / part).mkdir(parents=True)
+    for part in ("images", "masks"):
+        with pytest.raises(UserError, match=f"{part}: only a part of .*mine, where photos and masks"
+                           f" are; give --source={tmp_path / 'mine'}$"):
+            run("create_from_masks", "--source", tmp_path / "mine" / part)
 
 
 def test_a_changed_source_is_another_data_set(tmp_path):

@@ -57,12 +57,21 @@ def test_values_that_are_not_numbers_are_gaps_and_counted():
     curve, dots = drawn({"a": (X, y)}).lines
     assert list(np.isnan(curve.get_ydata())) == [False, False, True, False, True, False, False,
                                                  True]
-    assert dots.get_xydata().tolist() == [[3, 3]] and dots.get_marker() == "."
+    assert dots.get_xydata().tolist() == [[3, 3]] and dots.get_marker() == "o"
     for points, text in ((y, "a: not finite (3 of 8 not finite)"), ([1, 2.5], "a: 2.5"),
                          ([], "a: nothing yet")):
         assert Chart("t", "", {"a": (X[:len(points)], points)}).legend() == {text: COLOURS[0]}
     for series in ({"a": (X, [np.nan] * 8)}, {"a": ([], [])}, {}, {"a": ([0.0], [4.0])}):
         ElementTree.fromstring(Chart("t", "kimg", series).svg())
+
+
+def test_the_only_point_of_a_curve_is_drawn_whole_at_the_edge():
+    """After one tick it is where the axis ends."""
+    edge, middle = (np.asarray(Image.open(io.BytesIO(curves([Chart(
+        "t", "kimg", {"a": ([4.0], [2.5])}, x_end=end)])))) for end in (4, 8))
+    blue = np.array([int(COLOURS[0][k:k + 2], 16) for k in (1, 3, 5)])
+    counts = [(picture[..., :3] == blue).all(-1).sum() for picture in (edge, middle)]
+    assert abs(counts[0] - counts[1]) < 5, counts
 
 
 def test_curves_of_different_lengths_share_the_axes():

@@ -38,7 +38,8 @@ def test_a_missing_list_is_an_error(tmp_path):
     ("\ufeffhat\r\n coat \r\nÄrmel\r\n", ["hat", "coat", "Ärmel"]),
     ("hat\n\n# of the upper body\ncoat\n\n\n", ["hat", "coat"]),
     ("1: hat\n2: coat\n", ["hat", "coat"]), ("1 hat\n2\tcoat", ["hat", "coat"]),
-    ("2 hat\ncoat", ["2 hat", "coat"]), ('["1 cent", "5 cents"]', ["1 cent", "5 cents"]),
+    ("house facade\nroad 66", ["house facade", "road 66"]), ("2 hat\ncoat", ["2 hat", "coat"]),
+    ('["1 cent", "5 cents"]', ["1 cent", "5 cents"]),
     ('["hat", "#1", "coat #ff0000"]', ["hat", "#1", "coat #ff0000"]),
     ('{"info": {}, "categories": [{"id": 2, "name": "coat"}, {"id": 1, "name": "hat"}]}',
      ["hat", "coat"])])
@@ -56,10 +57,25 @@ def test_ignored_names_are_noted(tmp_path):
 @pytest.mark.parametrize("text", [
     "hat #ff0000\ncoat #00A0ff", '{"hat": "#ff0000", "coat": "#00a0ff"}',
     "# label:color_rgb:parts:actions\nhat:255,0,0::\ncoat:0, 160, 255:sleeve:\n",
-    "hat:255,0,0\ncoat:0,160,255"])
+    "hat:255,0,0\ncoat:0,160,255", "hat, #ff0000\ncoat,#00a0ff", "hat:#ff0000\ncoat = #00a0ff"])
 def test_colours_are_read(tmp_path, text):
     listed = read(tmp_path, text)
     assert listed.names == ("hat", "coat") and listed.colours == (0xFF0000, 0x00A0FF)
+
+
+@pytest.mark.parametrize("line, written", [
+    ("rot ff0000", "rot #ff0000"), ("rot,ff0000", "rot #ff0000"), ("rot 0xFF0000", "rot #FF0000"),
+    ("rot #f00", "rot #ff0000"), ("rot 255 0 0", "rot #ff0000"), ("rot, 255, 0, 0", "rot #ff0000"),
+    ("dark red (200,0,10)", "dark red #c8000a"), ("ff0000 rot", "rot #ff0000"),
+    ("#ff0000 rot", "rot #ff0000"), ("paper ffffff", "paper #ffffff"),
+    ("1: rot ff0000", "1: rot #ff0000")])
+def test_colours_in_other_forms_are_no_part_of_names(tmp_path, line, written):
+    """They would be classes that no mask has, or comments."""
+    for text in (line, f"{line}\nblau #0000ff"):
+        with pytest.raises(UserError) as error:
+            read(tmp_path, text)
+        assert f"is a colour, write {written}; if it belongs to the name" in str(error.value)
+    assert read(tmp_path, json.dumps([line, "blau"])).names == (line, "blau")
 
 
 @pytest.mark.parametrize("text, names", [
@@ -113,7 +129,7 @@ def test_numbers_say_which_names_come_before_the_classes(tmp_path):
     MODANET_CLASSES, ("hat",), ("background", "hat"), ("1 euro", "2 euro"), ("#1", "# 2"),
     ("hat #ff0000", "coat"), ("hat:1,2,3::", "coat"), ("a::b:c",), ("[hat", "coat"),
     ("1: a", "2: b"), ("_background_", "#1"), ("2 cents", "5 cents"), ("0: void", "255: void"),
-    ("a:300,0,0", "b"), ("3 piece suit",)])
+    ("a:300,0,0", "b"), ("3 piece suit",), ("part 100234", "#112233 b")])
 def test_written_names_can_be_read_again(tmp_path, names):
     write_class_list(tmp_path, names)
     listed = read_class_list(tmp_path / "classes.txt")

@@ -63,6 +63,24 @@ def test_errors_of_the_system_begin_with_the_file(capsys, error, line):
     assert capsys.readouterr().err == f"error: {line}\n"
 
 
+def test_a_misspelt_option_gets_the_one_that_may_be_meant():
+    """Of the command that it is given to; nothing is guessed for what resembles none."""
+    parser = cli.argument_parser("", "")
+    parser.prog = "tool"
+    parser.add_argument("--resolution")
+    parser.add_argument("--blur", action=argparse.BooleanOptionalAction)
+    sub = parser.add_subparsers(dest="command").add_parser("make", prog="tool make")
+    sub.add_argument("--num-val")
+    for argv, message in (
+            (["--resoluton=64"], "--resoluton=64; did you mean --resolution? see tool --help"),
+            (["--noblur"], "--noblur; did you mean --no-blur? see tool --help"),
+            (["--xyz"], "--xyz; see tool --help"),
+            (["make", "--numval=3"], "--numval=3; did you mean --num-val? see tool make --help")):
+        with pytest.raises(UserError) as error:
+            parser.parse_args(argv)
+        assert str(error.value) == f"unrecognized arguments: {message}"
+
+
 def test_options_without_effect_are_refused_by_the_first_rule_that_applies():
     parser = argparse.ArgumentParser()
     parser.add_argument("--num-val", type=int, default=2)

@@ -9,7 +9,8 @@ import pytest
 
 import generate
 from dnnlib import suggestions
-from dnnlib.data.dataset import DatasetInfo
+from dnnlib.data.dataset import DatasetInfo, open_dataset
+from dnnlib.util import UserError
 from tests.tools.data_helpers import make_dataset
 from training.config import PRESETS, TrainingConfig
 from training.run.config_checks import fit_to_dataset
@@ -75,6 +76,36 @@ def test_without_a_gpu_the_cpu_is_named(tmp_path, monkeypatch, capsys, files, de
     generate.print_decoder_command(Path("twenty"), "3")
     assert capsys.readouterr().out == " ".join([
         "Next: python train.py --variant=decoder --init-from=3 --labels=twenty", *device]) + "\n"
+
+
+@pytest.mark.parametrize("files, given, expected", [
+    (["images/a.jpg", "masks/a.png"], "", "create_from_masks"),
+    (["images/a.jpg", "labels/a.png", "annotations/instances.json"], "", "create_from_masks"),
+    (["JPEGImages/a.jpg", "SegmentationClass/a.png"], "", "create_from_masks"),
+    (["images/a.jpg", "masks/a.png"], "images", "create_from_masks"),
+    (["a.jpg", "a_mask.png", "classes.txt"], "", "create_from_masks"),
+    (["images/a.jpg", "annotations/instances.json"], "", "create_from_coco"),
+    (["images/a.jpg", "annotations/instances.json"], "images", "create_from_coco"),
+    (["a.jpg", "result.json"], "", "create_from_coco"),
+    (["images/a.jpg", "annotations/modanet2018_instances_train.json"], "", "create_modanet"),
+    (["a.jpg", "other.json"], "", "create_from_images"), (["x/a.JPG"], "", "create_from_images"),
+    (["images/a.jpg"], "images", "create_from_images"), (["notes.txt"], "", None), ([], "", None)])
+def test_a_folder_without_a_data_set_gets_the_command_that_makes_one(tmp_path, files, given,
+                                                                     expected):
+    """Of the folder itself, or of the one that holds its masks or annotations, too."""
+    for name in files:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("[]" if name == "other.json" else '{"images": []}')
+    with pytest.raises(UserError) as error:
+        open_dataset(tmp_path / given)
+    source = tmp_path / given if expected == "create_from_images" else tmp_path
+    if expected is None:
+        assert "example: python dataset_tool.py create_modanet" in str(error.value)
+    else:
+        assert str(error.value).endswith(
+            f"make one of its photos: python dataset_tool.py {expected} --source={source} "
+            "--out=datasets/converted")
 
 
 @pytest.mark.parametrize("path", ["plain", "my photos", "it's", "$HOME;ls", 'a"b', "-x", "Größe"])

@@ -180,7 +180,8 @@ def test_the_table_and_the_curves(cycle_ins, options, tmp_path):
     (["--denim=nowhere"], "--denim=nowhere: 0 photos; 20 at least"),
     (["--denim="], "--denim: missing, and --preset=tiny names none"),
     (["--segmenter=seg.safetensors", "--garment=outer,coat"],
-     "--garment=outer,coat: seg.safetensors has no class 'coat'; it has outer, pants"),
+     "--garment=outer,coat: seg.safetensors has no class 'coat'; it has outer, pants$"),
+    (["--segmenter=seg.safetensors", "--garment=outr"], "outer, pants; did you mean outer"),
 ])
 def test_wrong_options_are_refused(options, tmp_path, monkeypatch, more, error):
     monkeypatch.chdir(tmp_path)

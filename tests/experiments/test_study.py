@@ -195,4 +195,6 @@ def test_the_rows_and_seeds_of_a_plan():
     assert choose(plan, None, [7], "abc") == [("b", 7), ("a", 7)]
     with pytest.raises(UserError, match="--rows=d: unknown; known: a, b, c"):
         choose(plan, ["a", "d"], None, "abc")
+    with pytest.raises(UserError, match=r"known: real-20, 2d-20; did you mean real-20\?$"):
+        choose(plan, ["rael-20"], None, ["real-20", "2d-20"])
 

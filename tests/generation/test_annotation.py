@@ -238,15 +238,17 @@ def test_labels_of_other_classes_are_refused(folder, tmp_path):
         take(path, folder)
 
 
+def label(class_number, path="teacher"):
+    """Return a teacher that gives all pixels one class."""
+    planes = np.eye(len(CLASSES) + 1, dtype=np.float32)[class_number]
+    return SimpleNamespace(
+        path=path, digest=f"digest of {path}", classes=CLASSES, resolution=16,
+        probabilities=lambda rgb: np.broadcast_to(planes, (*rgb.shape[:3], len(planes))))
+
+
 def test_a_teacher_keeps_what_a_person_drew(folder):
     """Also when it is used again, for maps drawn over its own labels, and if a picture that was
     made again differs in a bit, as on another machine."""
-    def label(class_number):
-        planes = np.eye(len(CLASSES) + 1, dtype=np.float32)[class_number]
-        return SimpleNamespace(
-            path="teacher", digest="d", classes=CLASSES, resolution=16,
-            probabilities=lambda rgb: np.broadcast_to(planes, (*rgb.shape[:3], len(planes))))
-
     drawn = truth(folder)
     pictures.save_label_png(folder / "labels/seed0002.png", drawn["seed0002.png"], 2)
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
@@ -262,6 +264,31 @@ def test_a_teacher_keeps_what_a_person_drew(folder):
     for name, expected in (("seed0000.png", drawn["seed0000.png"]), ("seed0001.png", 1),
                            ("seed0002.png", drawn["seed0002.png"])):
         assert (read(folder / "labels" / name) == expected).all(), name
+
+
+def test_maps_of_two_teachers_are_not_mixed(folder, tmp_path):
+    """Those of the first stay until they are removed, or replaced by a person's."""
+    maps = sorted((folder / "labels" / f"seed{seed:04d}.png") for seed in SEEDS)
+    assert annotation.label_by_teacher(label(1, "A"), folder, 4) == (4, 0)
+    for left in (4, 3):
+        with pytest.raises(UserError, match=f"--teacher=B: .*labels has {left} label maps of "
+                           "another teacher, A; remove them to have new ones, give that teacher"):
+            annotation.label_by_teacher(label(2, "B"), folder, 4)
+        assert all((read(path) == 1).all() for path in maps if path.is_file())
+        maps[0].unlink(missing_ok=True)
+    assert annotation.label_by_teacher(label(1, "A"), folder, 4) == (1, 3)
+    # Labels of an annotation tool for two pictures; the teacher's other two are removed.
+    expected = dict(list(truth(folder).items())[:2])
+    coco_export(folder, tmp_path / "a.json", expected)
+    take(tmp_path / "a.json", folder)
+    for path in maps[2:]:
+        path.unlink()
+    assert annotation.label_by_teacher(label(2, "B"), folder, 4) == (2, 2)
+    check(folder, expected | {path.name: np.full((16, 16), 2) for path in maps[2:]})
+    for content in ("[]", "{}", '{"path": "A", "digest": "d", "maps": [3]}'):
+        (folder / "teacher.json").write_text(content)
+        with pytest.raises(UserError, match=r"teacher\.json: damaged"):
+            annotation.label_by_teacher(label(2, "B"), folder, 4)
 
 
 @pytest.mark.slow

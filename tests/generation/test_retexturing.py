@@ -254,6 +254,15 @@ def test_wrong_options_are_refused(place, networks, name, options, error):
         translate(networks, name, *options)
 
 
+@pytest.mark.parametrize("name", ["box", "whole"])
+def test_photos_of_a_data_set_are_to_be_extracted_first(place, networks, name):
+    two_datasets(place, num_test=(2, 0))
+    for source, command in (("a", "extract a --out=extracted"),
+                            ("a/test", "extract a --split=test --out=extracted")):
+        with pytest.raises(UserError, match=f"--source={source}: a data set.*: .*{command}$"):
+            translate(networks, name, f"--source={source}", "--out=out")
+
+
 def test_a_damaged_record_is_named(place, networks):
     translate(networks, "whole", "--source=photos", "--out=out")
     file = place / "out/retexturing.json"

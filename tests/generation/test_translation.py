@@ -232,6 +232,8 @@ def test_options_that_do_not_fit_are_refused(network, tmp_path):
     assert "draws no maps" in failure(common[0], f"--from={generator}", out)
     assert "which draws no photos from maps" in failure(f"--network={generator}", *common[1:])
     assert "generates nothing of seeds" in failure(common[0], "--seeds=0")
+    assert failure(common[0], f"--from={network}", out).endswith(
+        "generates nothing of seeds; name a generator (train.py --variant=2d)")
     assert "--from: without effect: it goes with --seeds or --num alone, not with --maps" in \
         failure(*common, "--from=3")
     assert "--num counts from --first-seed" in failure(common[0], "--from=3", "--num=3",

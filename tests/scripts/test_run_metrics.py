@@ -488,6 +488,7 @@ def test_the_data_sets_folder_may_be_the_working_directory(data, monkeypatch):
 @pytest.mark.parametrize("options, message", [
     (["--metrics=fad1k"], "unknown metric 'fad1k'; known: classesNk, cycleclass"),
     (["--metrics="], "unknown metric ''; known"),
+    (["--metrics=fid"], r"; did you mean fid50k\?$"), (["--metrics=Kid1k"], "you mean kid1k"),
     (["--split=all"], "no images in split 'all'; it has: train, val, test"),
     (["--data=nowhere"], "data set nowhere does not exist"),
     (["--fakes=nowhere"], "--fakes=nowhere: no such folder"),

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from training.run.directory import find_run, make_run
 from training.run.options import given_options, parse_table, parse_training_options
 from training.snapshots import save_snapshot
 from training.state import save_state
+from training.variants import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -249,6 +251,22 @@ def test_options_are_checked_before_anything_is_made(data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("variant, preset, shown", [
+    ("2d", "paper", {"network-ticks": 10}),
+    ("segmenter", "small", {"network-ticks": 2, "kimg": 20.0, "minibatch": 8}),
+    ("decoder", "small", {"network-ticks": 1, "weight-decay": 0.001})])
+def test_the_help_shows_the_defaults_of_the_default_preset(variant, preset, shown, capsys):
+    """They are what a training has without further options."""
+    with pytest.raises(SystemExit):
+        parse_training_options([f"--variant={variant}", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"training options (with the defaults of --preset={preset}):" in text
+    config = CONFIGS[variant].preset(preset, {})
+    for flag, value in shown.items():
+        assert getattr(config, flag.replace("-", "_")) == value
+        assert re.search(rf" --{flag} [A-Z]+ [^()]*\(default: {value}\)", text), flag
+
+
 def test_errors_name_a_command_that_works(data, rgb_data, tmp_path):
     """It works exactly as printed, even if the path has spaces."""
     folder = tmp_path / "my data"
@@ -302,6 +320,8 @@ def test_a_run_needs_its_snapshot_only_at_the_start(data, tmp_path, tiny_config,
         f"--data={data}", "--variant=2d", "--preset=demo-32", "--resolution=16", "--device=cpu",
         "--metrics=none", "--map-contrast=0", f"--init-from={origin}", f"--results={tmp_path}"])
     job = train.make_job(options, given_options(options), None)
+    assert ("--map-contrast=0: the critics of --init-from have seen maps with --map-contrast=5, "
+            "and have to adapt") in job.notes
     run = make_run(None, tmp_path, "2d-small-16", launch.run_record(job))
     again = ["--run=0", f"--results={tmp_path}"]
     assert train.main([*again, "--dry-run", "--resolution=16"]) == 0

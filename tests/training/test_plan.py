@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,13 +68,18 @@ def test_the_plan_has_every_part():
     assert [re.search(r"0\.003  (\d+)$", line)[1] for line in lines[2:9]] == [
         "2", "1", "2", "1", "1", "1", "12"]
     assert "76 kimg in all, in about 19 ticks" in plan and "time is not known" in plan
-    assert ("would be written: about 4 network snapshots and 20 grids of fakes; 2 training states "
-            "are kept") in plan
+    # Stages end with the ticks 6, 7 and 19; snapshots are also those of the ticks 1 and 10, and
+    # network-final, grids that of the beginning.
+    for image_ticks, grids in ((1, 20), (4, 8)):
+        assert (f"would be written: about 6 network snapshots and {grids} grids of fakes; 2 "
+                "training states are kept") in describe_plan(
+                    replace(config, image_ticks=image_ticks), dataset, "rgb", 2, 2)
     assert "counted, not measured" in plan and plan.endswith("nothing was written")
     assert {line.split()[0] for line in lines[-7:-1]} == {"preset", *PRESETS}
     nothing = TrainingConfig.preset("demo-32", dict.fromkeys(
         ("rgb_kimg", "binary_kimg", "classes_kimg"), 0.0))
-    assert "0 kimg in all, in about 0 ticks" in describe_plan(nothing, dataset, "rgb", 1, 2)
+    plan = describe_plan(nothing, dataset, "rgb", 1, 2)
+    assert "0 kimg in all, in about 0 ticks" in plan and "about 1 network snapshots and 1 " in plan
     always_fading = TrainingConfig.preset("demo-32", {"data": "somewhere", "hold_kimg": 0.0})
     lines = describe_plan(always_fading, dataset, "rgb", 2, 2).splitlines()
     assert [line.split()[:5] for line in lines[2:4]] == [

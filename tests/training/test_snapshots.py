@@ -135,7 +135,8 @@ LOD = HEADER["lod"]
     ("dataset", (None, [], {"content_box": [0, 0, 8, 8]},
                  {"content_box": [8, 0, 0, 8], "resolution": 8},
                  {"content_box": "0088", "resolution": 8})),
-    ("generator", (None, "rgb", {"path": "rgb"}, {"path": "rgb", "digest": None}))])
+    ("generator", (None, "rgb", {"path": "rgb"}, {"path": "rgb", "digest": None})),
+    ("training", (None, [], {"map_contrast": "5"}))])
 def test_a_header_with_its_own_digest_is_checked(networks, tmp_path, name, values):
     """Whoever changes a header can write its digest too, so its content is checked before use."""
     path = tmp_path / "a.safetensors"

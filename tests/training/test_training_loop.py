@@ -16,8 +16,11 @@ from tests.tools.training_runs import begin, stop_after
 from training.config import TrainingConfig
 from training.gan.init_from import state_from_snapshot
 from training.run.files import RunFiles
+from training.run.plan import last_ticks, num_moments, stretches
 from training.snapshots import best_snapshot, find_snapshot, load_snapshot
 from training.state import list_states
+
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 SMALLEST = dict(resolution=8, initial_resolution=4)
 PLAIN = dict(variant="rgb", resolution=4)  # one step to compile, and the fastest
@@ -176,7 +179,7 @@ def test_patience_ends_a_stage(datasets, tmp_path):
     assert training.progress.cur_nimg == 3 * 16
 
 
-def test_a_damaged_state_falls_back_to_the_previous_one(datasets, tmp_path):
+def test_a_damaged_state_falls_back_to_the_previous_one(datasets, compiled, tmp_path):
     config = config_for(datasets, **PLAIN, rgb_kimg=0.032, tick_kimg={4: 0.016})
     training = begin(config, tmp_path / "run")
     training.run()
@@ -196,6 +199,19 @@ def test_a_stage_without_length_still_grows_the_final_snapshot(datasets, tmp_pat
     final = load_snapshot(tmp_path / "run" / "network-final.safetensors")
     assert (final.header["stage"], final.classes) == ("classes", FOUR)
     assert final.networks["Gs"].config["num_channels"] == 3 + len(FOUR)
+
+
+@pytest.mark.slow
+def test_a_stage_without_length_is_no_growth_in_the_reports(datasets, tmp_path):
+    """It is entered only for the next one to grow from."""
+    config = config_for(datasets, variant="c", resolution=4, rgb_kimg=0.016, binary_kimg=0.0,
+                        classes_kimg=0.016)
+    begin(config, tmp_path / "run").run()
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "passing through stage binary (4 channels), which has no steps\n" in log
+    assert log.count("entering stage") == 1 and "entering stage classes (7 channels)\n" in log
+    assert [event["stage"] for event in read_jsonl(tmp_path / "run" / "stats.jsonl")
+            if event["event"] == "growth"] == ["classes"]
 
 
 @pytest.mark.slow
@@ -249,3 +265,8 @@ def test_first_grid_and_first_network(datasets, tmp_path):
     assert "fakes000000.000.png" in names
     assert sorted(name[17:27] for name in names if name.startswith("network-snapshot")) == [
         "000000.016", "000000.048", "000000.064"]
+    # The plan counts the files of this run.
+    ends = last_ticks(stretches(config, len(FOUR)))
+    assert num_moments(ends, config.network_ticks, also=1) == 3
+    assert num_moments(ends, config.image_ticks) + 1 == len(
+        [name for name in names if name.startswith("fakes")])

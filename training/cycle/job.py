@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.data.labelled import IMAGES, PairFolder, pair_folders
-from dnnlib.suggestions import command
+from dnnlib.suggestions import command, did_you_mean
 from dnnlib.util import UserError
 from training.cycle.config import MIN_RESOLUTION, CycleConfig
 from training.cycle.cyclegan import CycleTraining
@@ -61,7 +61,8 @@ class CycleJob(SingleStageJob):
             unknown = [name for name in names if name not in source.classes]
             if source.classes and unknown:
                 raise UserError(f"--{option}={text}: {source.path} has no class {unknown[0]!r}; it "
-                                f"has {', '.join(source.classes)}")
+                                f"has {', '.join(source.classes)}"
+                                + did_you_mean(unknown[0], source.classes))
             found.append((source, names if source.classes else ()))
         if not any(names for _, names in found):
             raise UserError(f"--garment={c.garment}: neither {c.data} nor {c.target} has maps that "

@@ -56,7 +56,7 @@ class DecoderConfig(MethodConfig):
                          "other decoders learn from all", low=0, high=SIZE["high"])
     lrate: float = option(0.01, "learning rate at the beginning; 0.001 for linear and mlp",
                           low=1e-8, high=10)
-    weight_decay: float = option(0.0, "weight decay of the kernels; 0.001 for conv", **WEIGHT)
+    weight_decay: float = option(0.0, "weight decay of the kernels, for conv alone", **WEIGHT)
     held_back: float = option(0.1, "share of the pictures that selects the best snapshot and is "
                               "not trained on, if that makes at least two", metavar="SHARE",
                               **SHARE)

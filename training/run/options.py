@@ -50,10 +50,11 @@ def parse_training_options(argv: list[str], description: str = "",
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     parser.add_argument("--measure", action="store_true", help="with --dry-run: also time a few "
                         "steps on this machine, and print how long the training will take")
+    shown = config_class.preset(config_class.default_preset, {})
     group = parser.add_argument_group(
-        "training options (a preset may replace the defaults shown)")
+        f"training options (with the defaults of --preset={config_class.default_preset})")
     for f in dataclasses.fields(config_class):
-        _add_field(group, f)
+        _add_field(group, f, getattr(shown, f.name))
     options = parser.parse_args(argv)
     options.config_class = config_class
     if options.measure and not options.dry_run:
@@ -85,12 +86,12 @@ def given_options(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
 
 
-def _add_field(group, f):
-    """Add the option for one field."""
+def _add_field(group, f, shown):
+    """Add the option for one field; its help shows the default `shown`."""
     default = f.default_factory() if f.default is dataclasses.MISSING else f.default
     text = f.metadata["help"]
-    if default not in (None, {}, ""):
-        text += f" (default: {as_text(default)})"
+    if shown not in (None, {}, ""):
+        text += f" (default: {as_text(shown)})"
     if isinstance(default, bool):
         extra = {"action": argparse.BooleanOptionalAction}
     else:

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Callable
+from itertools import accumulate, groupby
 from math import ceil
 
 from dnnlib.data.dataset import DatasetInfo
@@ -70,6 +71,21 @@ def num_ticks(stretch: Stretch) -> float:
     return (end - start) / 1000 / stage.tick_kimg
 
 
+def last_ticks(ahead: list[Stretch]) -> list[int]:
+    """Return about the numbers of the ticks, from 1 on, with which the stages of a plan end."""
+    stages = groupby(ahead, key=lambda stretch: stretch[2].name)
+    # The end of a stage ends a tick; a sum of parts of ticks may be off by a rounding error.
+    return list(accumulate(ceil(round(sum(map(num_ticks, parts)), 6)) for _, parts in stages))
+
+
+def num_moments(ends: list[int], interval: int, also: int | None = None) -> int:
+    """Return at how many ticks something is written every `interval` ticks, at the last ticks of
+    stages, and at the tick `also`."""
+    last = ends[-1] if ends else 0
+    others = {tick for tick in [*ends, also] if tick and tick <= last and tick % interval}
+    return last // interval + len(others)
+
+
 # The plan as text
 
 def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str, num_devices: int,
@@ -83,7 +99,10 @@ def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str
         seconds: time of the whole training at these rates, including compilation.
     """
     ahead = stretches(config, len(dataset.classes), first_stage)
-    ticks = ceil(sum(map(num_ticks, ahead)))
+    ends = last_ticks(ahead)
+    ticks = ends[-1] if ends else 0
+    snapshots = num_moments(ends, config.network_ticks, also=1) + 1  # and network-final
+    grids = num_moments(ends, config.image_ticks) + 1  # and the beginning
     rows = [_row(config, stretch, num_devices, rates) for stretch in ahead
             if stretch[1] - stretch[0] > 1]  # without --hold-kimg the first has one image only
     augmented = []
@@ -99,8 +118,8 @@ def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str
         *_aligned([_COLUMNS, *rows]), *augmented,
         f"{(ahead[-1][1] if ahead else 0) / 1000:g} kimg in all, in about {ticks} ticks",
         expected_time(seconds),
-        f"would be written: about {ceil(ticks / config.network_ticks) + 2} network snapshots and "
-        f"{ceil(ticks / config.image_ticks) + 1} grids of fakes; {keep} training states are kept",
+        f"would be written: about {snapshots} network snapshots and {grids} grids of fakes; {keep} "
+        "training states are kept",
         "size of each file and memory of one GPU, in the last stage of variant 2d with 13 classes "
         "(60 take a tenth more); counted, not measured (libraries take some more):",
         *_aligned(SIZES), "nothing was written"])

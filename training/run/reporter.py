@@ -122,10 +122,14 @@ class RunReporter:
 
     def growth(self, stage: Stage, progress: Progress, before: dict[str, float],
                after: dict[str, float]) -> None:
-        """Report a growth in channels, with {name: value} of scores and metrics before and after.
-        """
+        """Report a growth in channels, with {name: value} of scores and metrics before and after;
+        only name the stage if it is over without a step, and the networks grow on."""
         channels = stage.scalars.get("Progress/channels")
-        self.log.info(f"entering stage {stage.name}" + f" ({channels} channels)" * bool(channels))
+        name = f"stage {stage.name}" + f" ({channels} channels)" * bool(channels)
+        if progress.schedule_nimg >= dict(self.method.stage_ends(progress))[stage.name]:
+            self.log.info(f"passing through {name}, which has no steps")
+            return
+        self.log.info(f"entering {name}")
         for moment, values in (("before", before), ("after", after)):
             if values:
                 self.log.info(f"{moment} the growth {growth_sentence(values)}")

@@ -86,7 +86,7 @@ class StyleGanJob(Job):
         metrics = evaluation.training_metrics(self.config.metrics, None, config.segmenter)
         self.labeller = evaluation.training_labeller(config.segmenter, options.results,
                                                      self.dataset, self.config.resolution)
-        self.notes = start_notes(self.config, self.dataset, options, taken,
+        self.notes = start_notes(self.config, self.dataset, options, self.header, taken,
                                  evaluation.needs_validation(metrics))
         self.notes += evaluation.labeller_warnings(metrics, self.labeller, self.dataset)
 
@@ -149,17 +149,24 @@ def fitting_metrics(names: str, dataset: DatasetInfo) -> str:
 
 
 def start_notes(config: TrainingConfig, dataset: DatasetInfo, options: argparse.Namespace,
-                taken: dict[str, Any], needs_validation: bool) -> list[str]:
+                header: dict[str, Any] | None, taken: dict[str, Any],
+                needs_validation: bool) -> list[str]:
     """Return the lines that a training's log and --dry-run begin with.
 
     Args:
-        taken: {option: value} from the snapshot of --init-from.
+        header: of the snapshot of --init-from. taken: {option: value} from it.
         needs_validation: whether one of the metrics compares with the validation split alone.
     """
     lines, photos, val = [], dataset.splits["train"], dataset.splits.get("val", 0)
     if taken:
         lines.append("from the snapshot of --init-from: "
                      + " ".join(as_option(name, value) for name, value in taken.items()))
+    if header and header["stage"] != "rgb":  # then its critics have seen maps
+        # Earlier versions, which stored no such option, had no tanh.
+        before = header.get("training", {}).get("map_contrast", 0.0)
+        if before != config.map_contrast:
+            lines.append(f"--map-contrast={config.map_contrast:g}: the critics of --init-from have "
+                         f"seen maps with --map-contrast={before:g}, and have to adapt")
     if options.preset == TrainingConfig.default_preset and not options.init_from \
             and options.preset != suggested_preset(photos, dataset.resolution):
         lines.append(f"--preset={options.preset} is for more than {photos:,} training images of "

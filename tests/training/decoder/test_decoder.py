@@ -31,6 +31,8 @@ from training.sampler import Sampler, seed_noise
 from training.snapshots import load_snapshot, read_header
 from training.state import TrainingState, save_state
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 KINDS = ("linear", "conv", "mlp")
 
 
@@ -48,9 +50,11 @@ def test_pictures_are_reproduced(folder):
     assert np.abs(again.astype(int) - written).max() <= 1 and written.std() > 10
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_is_the_mean_over_labelled_pixels(folder, tmp_path, kind):
+@pytest.mark.parametrize("kind, mode", [
+    ("linear", "eagerly"), ("conv", "eagerly"), ("mlp", "compiled")])
+def test_the_loss_is_the_mean_over_labelled_pixels(folder, request, kind, mode):
     """Against NumPy, from the network's own logits of the features with the step's noise."""
+    request.getfixturevalue(mode)
     origin, out = folder
     config = tiny(out, kind)
     method, progress = begun(config, origin)
