@@ -210,12 +210,16 @@ def label_photo(labeller: Labeller, photo: np.ndarray, shown: Collection[str]) -
     return Drawn(views, None, _class_areas(counts / label_map.size, labeller.classes))
 
 
-def translate_photo(translator: CycleTranslator, photo: np.ndarray,
-                    direction: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a photo translated, and translated back. translator: loaded for AtoB."""
-    is_back = direction == "BtoA"
-    there, = translator.translate([photo], is_back)
-    back, = translator.translate([there], not is_back)
+def translate_photo(translator: CycleTranslator,
+                    photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a photo translated, and translated back; raise UserError if the network translates
+    garments alone."""
+    if translator.garment:
+        raise UserError(f"{translator.path.name}: translates {' and '.join(translator.garment)} "
+                        "alone, and a photo does not show where that is; generate.py "
+                        "--source=PAIRS translates folders of pairs")
+    there, = translator.translate([photo])
+    back, = translator.translate([there], back=True)
     return there, back
 
 

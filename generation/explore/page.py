@@ -277,8 +277,9 @@ class Controls:
         if kind == LABELLING:
             with self.networks.using(name, kind) as labeller:
                 return _updates(drawing.label_photo(labeller, rgb, shown), views)
-        with self.networks.using(name, kind, own_scale=own_scale) as translator:
-            translated = drawing.translate_photo(translator, rgb, direction)
+        with self.networks.using(name, kind, direction=direction,
+                                 own_scale=own_scale) as translator:
+            translated = drawing.translate_photo(translator, rgb)
         return _updates(Drawn(Views(rgb, *translated), None, ""), VIEWS,
                         ("photo", "translated", "translated back"))
 
