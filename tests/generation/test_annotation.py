@@ -21,6 +21,8 @@ from tests.tools.labelled_seeds import CLASSES, colour_labels, read
 from training.decoder.labels import LabelledFolder, Labelling
 from training.segmentation.labeller import Labeller
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 SEEDS = range(4)
 
 

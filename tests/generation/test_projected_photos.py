@@ -27,6 +27,8 @@ from training.latents import Latents
 from training.sampler import Sampler
 from training.snapshots import load_snapshot
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

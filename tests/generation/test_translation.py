@@ -23,6 +23,8 @@ from tests.tools.translations import save_translator
 from training.sampler import Sampler, label_maps
 from training.translation.translator import Translator
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
@@ -66,7 +68,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_photos_of_label_files_are_a_folder_of_pairs(network, tmp_path, capsys):
+def test_photos_of_label_files_are_a_folder_of_pairs(network, compiled, tmp_path, capsys):
     """They are what the network draws from the map, with the dropout of seed 0."""
     found = folder_of_maps(tmp_path / "maps", [(16, 16)] * 3)
     assert run(f"--network={network}", f"--maps={tmp_path / 'maps'}", "--minibatch=2",

@@ -109,7 +109,7 @@ def test_pixels_of_an_mlp_have_their_own_labels(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_learns_what_colours_mean(folder, tmp_path, kind):
+def test_it_learns_what_colours_mean(folder, compiled, tmp_path, kind):
     """From six pictures, for two others and for new seeds; the snapshot is a network of colours and
     maps for every script."""
     origin, out = folder

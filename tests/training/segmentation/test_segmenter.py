@@ -91,7 +91,7 @@ def test_a_labeller_labels_photos_of_its_own_size(data):
 
 
 @pytest.mark.slow
-def test_it_learns_what_colours_mean(data, tmp_path):
+def test_it_learns_what_colours_mean(data, compiled, tmp_path):
     """A few seconds suffice for nearly every pixel; the best snapshot has the highest mIoU."""
     config = tiny(data, kimg=0.8, tick_kimg=0.2)
     validation = segmenter(config).sources[0].pictures

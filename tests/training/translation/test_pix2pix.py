@@ -219,7 +219,7 @@ def test_flips_mirror_maps_and_swap_pairs(data):
 # Trainings
 
 @pytest.mark.slow
-def test_it_learns_what_colours_mean(data, tmp_path):
+def test_it_learns_what_colours_mean(data, compiled, tmp_path):
     """A minute suffices for red where red should be; the scores select the best snapshot, and the
     run's translator draws what the training shows."""
     segmenter = segmentation_network(data, tmp_path / "segmenter", kimg=0.8)
