@@ -117,7 +117,7 @@ def draw_photos(options: argparse.Namespace) -> int:
             options.first_seed, options.first_seed + options.num)
         origin = find_snapshot(getattr(options, "from"), options.results)
         sampler = Sampler.load(origin, options.label)
-        maps = translation.DrawnMaps(sampler, seeds, options.trunc, options.noise)
+        maps = translation.DrawnMaps(sampler, seeds, options.trunc, options.noise, translator.fit)
     out = out_folder(translator, options, "photos")
     made, kept, resized = translation.write_photos(translator, maps, options.samples, out)
     side = translator.resolution

@@ -10,7 +10,7 @@ from PIL import Image
 
 import generate
 import run_metrics
-from dnnlib.data import channels, pictures
+from dnnlib.data import channels, pictures, pyramid
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import PairFolder
 from dnnlib.util import UserError
@@ -180,6 +180,23 @@ def test_photos_of_generated_maps(network, tmp_path, capsys):
     assert "2 photos made, 2 were there already" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"in another way \(source.trunc 1.0 there, 0.5 now"):
         run(*command, "--seeds=3", "--trunc=0.5")
+
+
+def test_padding_of_generated_maps_is_no_map(tmp_path):
+    """It is cut off, and made again as the network's own photos were: background, or none."""
+    about = {"resolution": 16, "content_box": [3, 0, 13, 16]}
+    generator = save_network(tmp_path / "2d.safetensors", CLASSES, dataset=about)
+    images, = Sampler.load(generator).seed_images([3], 1.0, "random", 8)
+    inner = label_maps(images)[0][:, 3:13]
+    for fit, expected in (("pad", inner), ("crop", pyramid.fit_label_map(inner, 16, "crop"))):
+        path = save_translator(tmp_path / f"{fit}.safetensors", about={"fit": fit})
+        run(f"--network={path}", f"--from={generator}", "--seeds=3", f"--out={tmp_path / fit}")
+        assert (read(tmp_path / fit / "labels/0000003.png") == expected).mean() > 0.98
+        square = fit_maps([read(tmp_path / fit / "labels/0000003.png")], 16, 2)
+        photo = pictures.to_uint8_metrics(Translator(path).translate(square.segmaps, [0]))[0]
+        left, top, right, bottom = square.boxes[0]
+        np.testing.assert_array_equal(read(tmp_path / fit / "images/0000003.png"),
+                                      photo[top:bottom, left:right])
 
 
 def test_maps_of_a_label_of_several_numbers(network, tmp_path, capsys):
