@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import generate
+from dataprep import dataset_report
 from dnnlib import cli
 from dnnlib.tflib import autosummary
 from training.config import TrainingConfig
@@ -78,6 +79,15 @@ def compiled():
 def classes_of_few_images():
     """At every tick, count the classes of fewer images: no data set here has more."""
     inspection.CLASS_COUNT_IMAGES = 24
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_bars_in_reports():
+    """Leave the bars out of data sets' reports, which would take longer than the data;
+    test_dataset_report_page.py draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset_report, "bar_chart", lambda *args: "<svg></svg>")
+        yield
 
 
 @pytest.fixture(autouse=True)
