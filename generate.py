@@ -266,7 +266,8 @@ def make_projections(sampler: "Sampler", options: argparse.Namespace) -> None:
     if outcome.poor:
         listed = ", ".join(outcome.poor[:3]) + ", ..." * (len(outcome.poor) > 3)
         print(f"warning: {len(outcome.poor)} of {outcome.made + outcome.kept} are poor, with LPIPS "
-              f"above {projected_photos.POOR_LPIPS:g}: {listed}; their maps mean little")
+              f"above {projected_photos.POOR_LPIPS:g}: {listed}; their "
+              f"{'maps' if sampler.classes else 'labels'} mean little")
     if photos.classes:
         print_decoder_command(out, sampler.generator["path"])
 

@@ -25,8 +25,9 @@ from metrics.metric_base import (
     parse_metrics,
     reals_of,
 )
-from metrics.options import check_folders, check_kind, is_reposer, is_translator, parse_command
+from metrics.options import check_folders, check_kind, parse_command
 from metrics.results import GeneratedImages, evaluate, evaluate_segmenter, find_detector
+from training.snapshot_header import is_cyclegan, is_reposer, is_translator
 
 EXAMPLES = """\
   python run_metrics.py --metrics=fid50k,is50k
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
     if not options.fakes:
         options.network = find_snapshot(options.network, options.results)
         header = read_header(options.network)
-    if header.get("variant") == "cyclegan":
+    if is_cyclegan(header):
         measure_cyclegan(options, header, metrics, command)
         return 0
     check_kind(options, header, metrics)

@@ -40,7 +40,7 @@ _NAME, _NAMES = "{:06d}", "[0-9]" * 6
 _LOOK = 1.0  # seconds between updates of the progress
 
 
-def convert_all(runner: "BeamRunner", folder: Path, spec: ConversionSpec, items: Sequence[Item],
+def convert_ranges(runner: "BeamRunner", folder: Path, spec: ConversionSpec, items: Sequence[Item],
                 first: int, report: Callable[[str], None]) -> Iterator[Converted | str]:
     """Convert `items` from number `first` on with a runner's workers, unless they are converted
     already; return an iterator as `conversion.convert_all` does. It removes each range once read.

@@ -107,7 +107,7 @@ def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
         # Convert photos into records, with a line of the journal for each.
         first = len(done.entries)
         results = convert_all(spec, items[first:], workers) if runner is None else \
-            ranges.convert_all(runner, _ranges_folder(out, header), spec, items, first, report)
+            ranges.convert_ranges(runner, _ranges_folder(out, header), spec, items, first, report)
         entries = _write_records(out / _PARTIAL, spec, items, sizes, header, done, results)
         skipped += [{"id": entry["id"], "reason": entry["reason"]} for entry in entries
                     if "reason" in entry]

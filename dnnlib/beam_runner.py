@@ -105,10 +105,12 @@ def _detect_dead_workers() -> Iterator[None]:
     def notice(args: threading.ExceptHookArgs):
         if args.thread is not None and args.thread.name == _WORKER_THREAD and not dead:
             dead.append(args.exc_value)
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
         elif not dead:  # other threads fail because of the death
             hook(args)
     threading.excepthook = notice
+    # Not SIGINT, which shells have ignored by the commands that they start in the background.
+    handler = signal.signal(signal.SIGUSR1, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
@@ -117,4 +119,5 @@ def _detect_dead_workers() -> Iterator[None]:
         raise UserError(f"a worker process died ({one_line(dead[0])}), perhaps for lack of memory; "
                         "run the same command again: it continues") from None
     finally:
+        signal.signal(signal.SIGUSR1, handler)
         threading.excepthook = hook

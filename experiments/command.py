@@ -113,11 +113,12 @@ class Study:
                 raise UserError(f"--{name}={given}: {options.out} was begun with "
                                 f"{stored.get(name)}; leave it out, or give another --out")
         options.preset = options.preset or next(iter(self.presets))
-        if not stored:
-            others = self.together if all(getattr(options, name) for name in self.needs) else ()
-            for name, value in self.presets[options.preset].options.items():
-                if getattr(options, name) is None and name not in others:
-                    setattr(options, name, value)
+        # What was stored stays; an option that is newer than the study gets the preset's value.
+        own_data = not stored and all(getattr(options, name) for name in self.needs)
+        known = {*stored, *(self.together if own_data else ())}
+        for name, value in self.presets[options.preset].options.items():
+            if getattr(options, name) is None and name not in known:
+                setattr(options, name, value)
         for name in self.needs:
             if not getattr(options, name):
                 raise UserError(f"--{name}: missing, and --preset={options.preset} names none")

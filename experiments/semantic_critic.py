@@ -43,7 +43,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dnnlib import cli, util
+from dnnlib import cli
 from dnnlib.data import channels, pictures
 from dnnlib.data.dataset import DatasetInfo, open_dataset
 from dnnlib.data.labelled import IMAGES, SplitPictures
@@ -248,6 +248,8 @@ def compare_methods(table: Table) -> list[str]:
 def draw_photos_of_maps(options: Namespace, scene: str, results: Sequence[dict]) -> None:
     """Write semantic_critic-<scene>-photos.png: the first maps, their real photos, and the photos
     from each row's first seed."""
+    from generation.translation import StoredMaps  # with TensorFlow
+
     runs = {}
     for result in results:
         if (Path(result["run"]) / PHOTOS / "translation.json").is_file():
@@ -256,16 +258,16 @@ def draw_photos_of_maps(options: Namespace, scene: str, results: Sequence[dict])
         return
     name, side = SCENES[scene]
     info = open_dataset(parse_named_values(options, "data", DATASETS)[name])
-    real = SplitPictures(info, measured_split(info), side // PRESETS[options.preset].shrink)
-    drawn = {row: list(util.read_json(folder / "translation.json")["photos"])
-             for row, folder in runs.items()}
+    split = measured_split(info)
+    real = SplitPictures(info, split, side // PRESETS[options.preset].shrink)
+    names = StoredMaps(info, split).names
     # One line per map: map, real photo, a photo from each row.
     cells = []
     for number in range(min(SHOWN, len(real))):
         rgb, labels = real.read(number)
         cells += [channels.colourise(labels, len(info.classes)), rgb, *(
-            pictures.read_png(folder / IMAGES / f"{drawn[row][number]}.png")
-            for row, folder in runs.items())]
+            pictures.read_png(folder / IMAGES / f"{names[number]}.png")
+            for folder in runs.values())]
     # Add names above, classes below.
     heads = ["map", "real photo", *runs]
     sheet = pictures.grey_sheet(np.stack(cells), len(heads))

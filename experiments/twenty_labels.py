@@ -10,7 +10,8 @@ For 5, 11, 20, 50 and 100 labels. What they label:
     2d          photos (chosen at random like the others, but not the same ones): Style-C-GAN-2D is
                 trained on them, draws pairs, and so on
 
-In rows that begin with `imagenet-`, the network starts with ImageNet's weights. All are tested on
+--architecture says which network learns from them. In rows that begin with `imagenet-` it is
+DeepLabV3+, and starts with ImageNet's weights. All are tested on
 the data set's real test photos, by the mean IoU of its classes and of two labels, any class and the
 background. In all rows, the labels of its validation photos select the best snapshot. A decoder's
 own best snapshot is selected by a tenth of its labels, if that makes two: decoders of 20, 50 and
@@ -22,9 +23,8 @@ GAN to generate per-pixel annotation" (2020).
 
 Preset `night` (the default): the Clothing Co-Parsing photos at 64x64, DeepLabV3+ over
 EfficientNet-Lite0, on two CPU cores, the most valuable answers first. Preset `cars`: the same for a
-data set of car parts, without 2d and without a teacher; docs/experiments.md has the commands that
-make it and its generator. twenty_labels.md, .json and .png grow with every row; the same command
-continues.
+data set of car parts, without 2d; docs/experiments.md has the commands that make it and its
+generator. twenty_labels.md, .json and .png grow with every row; the same command continues.
 """
 
 from argparse import Namespace
@@ -34,7 +34,6 @@ from pathlib import Path
 
 from dnnlib import cli, util
 from dnnlib.charts import growth_chart
-from dnnlib.data.dataset import open_dataset
 from dnnlib.util import UserError, format_time
 from experiments.command import Preset, Study
 from experiments.study import Trial, script
@@ -50,6 +49,8 @@ from experiments.tables import (
 NUMBERS = (5, 11, 20, 50, 100)
 KINDS = ("real", "teacher", "projected", "2d")
 IMAGENET = "imagenet-"
+# Options of train.py for the network that learns, by --architecture.
+LEARNERS = {"deeplab": dict(preset="small", no_imagenet=True), "unet": dict(preset="tiny")}
 ROWS = tuple(f"{start}{kind}-{number}" for start in ("", IMAGENET) for kind in KINDS
              for number in NUMBERS)
 # "Teaching GAN to generate per-pixel annotation", mIoU in per cent.
@@ -60,14 +61,15 @@ FIRST_SEED = 100_000  # of pairs, times the row's seed; labelled pictures begin 
 EXAMPLES = """\
   python -m experiments.twenty_labels --rgb=results/00000-rgb-ccp-64 \\
       --teacher=results/00003-segmenter-ccp-64
-  python -m experiments.twenty_labels --rows=real-20,projected-20 --seeds=1,2
+  python -m experiments.twenty_labels --rows=real-20,projected-20 --seeds=1,2 --architecture=unet
   python -m experiments.twenty_labels --out=results/twenty_labels --table-only
 """
 
 
 @dataclass(frozen=True)
 class LabelsPreset(Preset):
-    """The trials of a study, and their options; `train` are those of the segmentation networks.
+    """The trials of a study, and their options; `train` are those of the segmentation networks,
+    besides those of LEARNERS.
 
     Attributes:
         decoder, gan: options of train.py for decoders, and for the rows of 2d.
@@ -92,16 +94,17 @@ PRESETS = {
     "night": LabelsPreset(
         (*_plan(_BOTH, (20,), (1, 2, 3)), *_plan(_OURS, (5, 100, 50, 11), (1, 2, 3)),
          *_plan(("2d",), (20, 100), (1,))),
-        dict(data="datasets/ccp", untagged="datasets/ccp_untagged", device="cpu", kimg=8.0),
-        train=dict(preset="small", resolution=64, no_imagenet=True),
+        dict(data="datasets/ccp", untagged="datasets/ccp_untagged", device="cpu", kimg=8.0,
+             architecture="deeplab", resolution=64), train={},
         decoder=dict(preset="small"),
         gan=dict(preset="small-64", minibatch=16, lrate=0.003, r1_gamma=1, r1_interval=2,
                  smoothing_kimg=5, classes_kimg=60, metrics="none"),
         projection=dict(space="w+", steps=300)),
     # Seconds at 16x16, for the tests.
     "tiny": LabelsPreset(
-        _plan(_OURS, (5,), (1,)), dict(device="cpu", kimg=0.064),
-        train=dict(preset="tiny", unet_fmaps=4, minibatch=8, tick_kimg=0.032),
+        _plan(_OURS, (5,), (1,)), dict(device="cpu", kimg=0.064, architecture="unet",
+                                       resolution=16),
+        train=dict(unet_fmaps=4, minibatch=8, tick_kimg=0.032),
         decoder=dict(preset="tiny", kimg=0.04, tick_kimg=0.04),
         gan=dict(preset="demo-32", resolution=16, classes_kimg=0.04, metrics="none"),
         projection=dict(space="w+", steps=2), pairs=16),
@@ -109,19 +112,23 @@ PRESETS = {
 PRESETS["cars"] = LabelsPreset(
     (*_plan(("real", "projected", f"{IMAGENET}real", f"{IMAGENET}projected"), (20,), (1, 2, 3)),
      *_plan(("real", "projected"), (5, 100), (1, 2, 3))),
-    dict(data="datasets/cars", device="cpu", kimg=8.0), PRESETS["night"].train,
-    PRESETS["night"].decoder, projection=PRESETS["night"].projection)
+    dict(data="datasets/cars", device="cpu", kimg=8.0, architecture="deeplab", resolution=64),
+    PRESETS["night"].train, PRESETS["night"].decoder, projection=PRESETS["night"].projection)
 STUDY = Study(
     "twenty_labels", PRESETS, ROWS,
-    fixed=("preset", "data", "untagged", "rgb", "teacher", "kimg"), of_machine=("device", "gpus"),
-    together=("data", "untagged"), own={
+    fixed=("preset", "data", "untagged", "rgb", "teacher", "architecture", "resolution", "kimg"),
+    of_machine=("device", "gpus"), together=("data", "untagged"), own={
         "data": dict(metavar="DIR", help="data set of real photos with labels"),
         "untagged": dict(metavar="DIR", help="data set of photos without labels, for the rows of "
                          "2d"),
         "rgb": dict(metavar="RUN_OR_FILE", help="RGB network whose features decoders read, and "
                     "from which the rows of 2d begin"),
         "teacher": dict(metavar="RUN_OR_FILE", help="segmentation network trained on all real "
-                        "photos")})
+                        "photos"),
+        "architecture": dict(choices=LEARNERS, help="the network that learns from labels and "
+                             "pairs: DeepLabV3+ or a small U-Net (default: the preset's)"),
+        "resolution": dict(type=cli.positive_int, metavar="N", help="size of its pictures; that of "
+                           "the RGB network (default: the preset's)")})
 MEASURES = [Measure("mIoU (%)", "miou", "higher", 100),
             Measure("mIoU of two labels (%)", "miou_any", "higher", 100),
             Measure("pixel accuracy (%)", "miou_accuracy", "higher", 100)]
@@ -138,9 +145,13 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
     """Return the Trial of a row with a seed."""
     kind, number = row.removeprefix(IMAGENET).split("-")
     run, preset = options.out / f"{row}-seed{seed}", PRESETS[options.preset]
-    training = {"variant": "segmenter", **preset.train, "data": options.data,
-                **_where(options), "kimg": f"{options.kimg:g}", "seed": seed, "run": run}
+    training = {"variant": "segmenter", **LEARNERS[options.architecture], **preset.train,
+                "resolution": options.resolution, "data": options.data, **_where(options),
+                "kimg": f"{options.kimg:g}", "seed": seed, "run": run}
     if row.startswith(IMAGENET):
+        if options.architecture != "deeplab":
+            raise UserError(f"--architecture={options.architecture}: rows of `{row}` need deeplab, "
+                            "whose weights ImageNet's are")
         training |= {"no_imagenet": None, "imagenet": True}
     preparations = []
     if kind == "real":
@@ -203,7 +214,7 @@ def gan_commands(options: Namespace, number: int, seed: int, run: Path) -> list[
         script("dataset_tool.py", {"out": photos, "split": "train"}, "extract", options.data),
         script("dataset_tool.py", {
             "source": photos, "out": data, "num_images": number, "num_val": 0, "num_test": 0,
-            "resolution": open_dataset(options.data).resolution, "seed": seed},
+            "resolution": options.resolution, "seed": seed},
             "create_from_masks"),
         script("train.py", {
             "variant": "2d", **PRESETS[options.preset].gan, "data": data,
@@ -247,8 +258,10 @@ def report_lines(options: Namespace, results: Sequence[dict], table: Table) -> l
     total = sum(result["preparation_sec"] + result["training_sec"] for result in results)
     return [
         "# Are twenty labels enough?", "",
-        f"Tested on the real test photos of {options.data}; {options.kimg:g} kimg for every "
-        f"segmentation network, {PRESETS[options.preset].pairs} pairs where it learns from such. "
+        f"Tested on the real test photos of {options.data}, {options.resolution}x"
+        f"{options.resolution}; {options.kimg:g} kimg for every segmentation network "
+        f"({options.architecture}), {PRESETS[options.preset].pairs} pairs where it learns from "
+        "such. "
         "The labels of the validation photos choose the best snapshot of every row; of a decoder a "
         "tenth of its own labels does, if that makes two: it learns from 18 of 20, 45 of 50, 90 of "
         "100. "

@@ -11,6 +11,7 @@ a folder with a list of classes, as labelme's labelme2voc and CVAT's "Segmentati
 or one COCO file. train.py --variant=decoder learns from OUT.
 """
 
+import codecs
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,6 +39,8 @@ _MASK_FOLDERS = ("SegmentationClassPNG", "SegmentationClass", LABELS, "masks")
 _CLASS_FILES = ("labelmap.txt", "class_names.txt", CLASSES, "labels.txt")
 
 TEACHER = "teacher.json"
+_FORMATS = ("give a COCO file, or a folder of PNG masks with a list of classes (CVAT: COCO 1.0, or "
+            "Segmentation mask 1.1, unpacked; labelme: labelme2coco, or labelme2voc)")
 
 LabelMaps = dict[str, np.ndarray]  # {name of the picture: label map uint8 [R, R]}
 
@@ -49,24 +52,38 @@ def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float
     For a decoder's network, record its generator alone, on which other decoders are trained.
 
     Raises:
-        UserError: the folder holds pictures of another network, or made in another way.
+        UserError: the folder holds pictures of another network, or made in another way, or maps
+            of other pictures; or another process is writing into it.
     """
-    there = Labelling.read(out) if (out / FILE_NAME).is_file() else None
-    how, generator = (psi, noise, sampler.label), sampler.generator
-    if there is not None and (  # earlier versions wrote the digest of a decoder's whole network
-            there.projected or there.digest not in (generator["digest"], sampler.digest)
-            or how != (there.trunc, there.noise, there.class_label)):
+    with util.lock_directory(out, "writing pictures into it"):
+        there = _read_earlier(sampler, out, psi, noise)
+        seeds, digests = tuple(dict.fromkeys(seeds)), {}
+        for seed, rgb, _ in seed_pairs(sampler, seeds, psi, noise, minibatch):
+            digests[picture_name(seed)] = picture_digest(rgb)
+            pictures.save_png(out / picture_name(seed), rgb)
+        if there is not None:
+            seeds, digests = tuple(dict.fromkeys([*there.seeds, *seeds])), there.pictures | digests
+        generator = sampler.generator
+        Labelling(generator["path"], generator["digest"], sampler.resolution, sampler.fade, seeds,
+                  psi, TRUNCATION_CUTOFF, noise, sampler.label, digests).write(out)
+
+
+def _read_earlier(sampler, out, psi, noise):
+    """Return the Labelling of the pictures that a folder has; None if it has none. Raise UserError
+    as `write_pictures`."""
+    if not (out / FILE_NAME).is_file():
+        if any((out / LABELS).glob("*.png")):
+            raise UserError(f"--out={out}: has label maps, but no {FILE_NAME}: they would count "
+                            "as labels of the new pictures; choose another folder")
+        return None
+    # Earlier versions wrote the digest of a decoder's whole network.
+    there, digests = Labelling.read(out), (sampler.generator["digest"], sampler.digest)
+    how = there.trunc, there.noise, there.class_label
+    if there.projected or there.digest not in digests or how != (psi, noise, sampler.label):
         raise UserError(
             f"--out={out}: has pictures to be labelled that were made in another way; choose "
             "another folder, or the same network, --trunc, --noise and --label")
-    seeds, digests = tuple(dict.fromkeys(seeds)), {}
-    for seed, rgb, _ in seed_pairs(sampler, seeds, psi, noise, minibatch):
-        digests[picture_name(seed)] = picture_digest(rgb)
-        pictures.save_png(out / picture_name(seed), rgb)
-    if there is not None:
-        seeds, digests = tuple(dict.fromkeys([*there.seeds, *seeds])), there.pictures | digests
-    Labelling(generator["path"], generator["digest"], sampler.resolution, sampler.fade, seeds, psi,
-              TRUNCATION_CUTOFF, noise, sampler.label, digests).write(out)
+    return there
 
 
 def label_by_teacher(labeller: Labeller, folder: Path, minibatch: int) -> tuple[int, int]:
@@ -164,6 +181,9 @@ def _picture_of(file_name, labelling):
 
 def _read_coco(source, folder, labelling, report) -> tuple[Sequence[str], LabelMaps]:
     """Return the classes and label maps of a COCO file."""
+    with open(source, "rb") as file:
+        if file.read(100).removeprefix(codecs.BOM_UTF8).lstrip()[:1] not in (b"{", b"["):
+            raise UserError(f"{source}: not JSON; {_FORMATS}")
     content, side, found = load_annotations(source, own=True), labelling.resolution, {}
     # Report what the reader left out; then read the photos, and report those left out here.
     for note in content.notes:
@@ -198,12 +218,14 @@ def _read_masks(source, folder, labelling, report) -> tuple[Sequence[str], Label
         raise UserError(f"--labels-from={source}: no such file or folder")
     # Find the masks, and the list that explains their numbers or colours.
     place = next((source / name for name in _MASK_FOLDERS if (source / name).is_dir()), source)
+    keys = sorted(str(path.relative_to(place)) for path in place.rglob("*")
+                  if path.suffix.lower() == ".png" and path.name[0] != ".")
+    if not keys:
+        raise UserError(f"{place}: has no PNGs; {_FORMATS}")
     listed = next((path for path in (
         *(parent / name for parent in (source, place) for name in _CLASS_FILES),
         folder / CLASSES) if path.is_file()), source / _CLASS_FILES[0])
     files = PhotoFolder(place)
-    keys = sorted(str(path.relative_to(place)) for path in place.rglob("*.png")
-                  if path.name[0] != ".")
     contents = masks.read_contents(files, keys, 1)
     classes, coding = masks.decide_coding(read_class_list(listed), contents, None, report,
                                           channels.IGNORE)

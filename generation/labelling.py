@@ -20,9 +20,11 @@ from dnnlib import util
 from dnnlib.data import pictures, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import read_class_list, write_class_list
+from dnnlib.data.dataset import open_part
 from dnnlib.data.labelled import LABELS
 from dnnlib.data.photo_names import IMAGE_SUFFIXES, may_block
 from dnnlib.data.photos import FORMATS, PhotoError, decode_photo, is_picture, probe
+from dnnlib.suggestions import command
 from dnnlib.util import UserError
 from generation.resumable_folder import content_digest, open_resumable
 from training.segmentation.labeller import Labeller
@@ -66,10 +68,16 @@ def find_photos(source: Path, option: str = "--source") -> list[Path]:
         option: names the folder in an error.
 
     Raises:
-        UserError: there are none, or two that differ only in their suffix.
+        UserError: there are none, or two that differ only in their suffix; or it is a data set.
     """
     if not source.is_dir():
         raise UserError(f"{option}={source}: no such folder")
+    if part := open_part(source):
+        info, split = part
+        extract = command("dataset_tool.py", "extract", info.path,
+                          *([f"--split={split}"] if split else []), "--out=extracted")
+        raise UserError(f"{option}={source}: a data set, whose photos are in record files; to use "
+                        f"them, write them to a folder: {extract}")
     photos = sorted(path for path in source.iterdir()
                     if path.name[0] != "." and not may_block(path)
                     and (path.suffix.lower() in IMAGE_SUFFIXES
@@ -136,13 +144,18 @@ def write_maps(labeller: Labeller, photos: Sequence[ReadPhoto], out: Path) -> No
     """Write the maps and overlays of a minibatch of photos."""
     squares = np.stack([pyramid.fit_square(photo, labeller.resolution, "pad", pyramid.WHITE)
                         for _, photo, _ in photos])  # [n, R, R, 3]
-    num_classes = len(labeller.classes)
-    for (path, photo, size), chances in zip(photos, labeller.probabilities(squares)):
-        label_map = label_map_from_probabilities(chances, photo.size)
-        overlay = pictures.overlay(np.asarray(photo), label_map, num_classes)
-        whole = Image.fromarray(label_map).resize(size, Image.Resampling.NEAREST)
-        pictures.save_png(_overlay_path(out, path), overlay)
-        pictures.save_label_png(_map_path(out, path), np.asarray(whole), num_classes)
+    for photo, chances in zip(photos, labeller.probabilities(squares)):
+        label_map = label_map_from_probabilities(chances, photo.photo.size)
+        write_map(label_map, photo, out, len(labeller.classes))
+
+
+def write_map(label_map: np.ndarray, photo: ReadPhoto, out: Path, num_classes: int) -> None:
+    """Write a label map of an upright photo, in the size that the photo has in its file, and the
+    overlay."""
+    overlay = pictures.overlay(np.asarray(photo.photo), label_map, num_classes)
+    whole = Image.fromarray(label_map).resize(photo.size, Image.Resampling.NEAREST)
+    pictures.save_png(_overlay_path(out, photo.path), overlay)
+    pictures.save_label_png(_map_path(out, photo.path), np.asarray(whole), num_classes)
 
 
 def label_map_at_size(values: np.ndarray, present: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -11,10 +11,11 @@ from dnnlib.data.labelled import choose_numbers, pair_folders
 from dnnlib.util import UserError
 from generation import labelling, posing, retexturing, translation
 from generation.options import out_folder
-from training.cycle.translator import TILE, CycleTranslator, is_cyclegan
-from training.pose.reposer import Reposer, is_reposer
+from training.cycle.translator import TILE, CycleTranslator
+from training.pose.reposer import Reposer
 from training.sampler import Sampler
 from training.segmentation.labeller import Labeller
+from training.snapshot_header import is_cyclegan, is_reposer
 from training.snapshots import find_snapshot, read_header
 from training.translation.translator import Translator
 
@@ -116,7 +117,7 @@ def draw_photos(options: argparse.Namespace) -> int:
             options.first_seed, options.first_seed + options.num)
         origin = find_snapshot(getattr(options, "from"), options.results)
         sampler = Sampler.load(origin, options.label)
-        maps = translation.DrawnMaps(sampler, seeds, options.trunc, options.noise)
+        maps = translation.DrawnMaps(sampler, seeds, options.trunc, options.noise, translator.fit)
     out = out_folder(translator, options, "photos")
     made, kept, resized = translation.write_photos(translator, maps, options.samples, out)
     side = translator.resolution

@@ -32,9 +32,16 @@ from dnnlib import util
 from dnnlib.data import channels, dataset, films, labelled, pictures, pyramid
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import LABELS, read_label_png
-from dnnlib.data.photos import PhotoError, decode_photo
+from dnnlib.data.photos import PhotoError, decode_photo, probe
 from dnnlib.util import UserError
-from generation.labelling import OVERLAYS, check_labelled_classes, find_photos, label_map_at_size
+from generation.labelling import (
+    OVERLAYS,
+    ReadPhoto,
+    check_labelled_classes,
+    find_photos,
+    label_map_at_size,
+    write_map,
+)
 from generation.projection import Projection, Projector, Settings, resize_for_vgg
 from generation.resumable_folder import open_resumable
 from metrics.networks.lpips import Lpips
@@ -52,12 +59,14 @@ PHOTOS_A_SHEET, CELL_SIDE = 24, 256
 
 
 class SourcePhoto(NamedTuple):
-    """A photo: its name in the folder, its origin, the upright picture, and its label map in the
-    network's square, uint8 [R, R], if it is known."""
+    """A photo: its name in the folder, its origin, the upright picture, at half its size if it is
+    large, its (width, height) in the file, and its label map in the network's square, uint8 [R, R],
+    if it is known."""
 
     name: str
     origin: str
     picture: Image.Image
+    size: tuple[int, int]
     label_map: np.ndarray | None = None
 
 
@@ -76,7 +85,8 @@ class PhotoFiles:
     def read(self, number: int) -> SourcePhoto:
         path = self._paths[number]
         try:
-            return SourcePhoto(path.stem, path.name, decode_photo(path.read_bytes()))
+            data = path.read_bytes()
+            return SourcePhoto(path.stem, path.name, decode_photo(data), probe(data))
         except (PhotoError, OSError) as error:
             raise UserError(f"{path}: {util.one_line(error)}") from None
 
@@ -100,9 +110,9 @@ class StoredPhotos:
 
     def read(self, number: int) -> SourcePhoto:
         rgb, label_map = self._read(number)
-        return SourcePhoto(f"{self._kind}{number:07d}", str(self._origins[number]),
-                           Image.fromarray(np.ascontiguousarray(rgb)),
-                           label_map if self.classes else None)
+        picture = Image.fromarray(np.ascontiguousarray(rgb))
+        return SourcePhoto(f"{self._kind}{number:07d}", str(self._origins[number]), picture,
+                           picture.size, label_map if self.classes else None)
 
 
 PhotoList = PhotoFiles | StoredPhotos
@@ -297,10 +307,8 @@ class ProjectionJob:
         if self.sampler.classes:  # the map in the photo's size, and over the photo
             segmaps = image[..., channels.SEGMAPS]
             label_map = label_map_at_size(segmaps, segmaps.max(-1), photo.picture.size)
-            count = len(self.sampler.classes)
-            pictures.save_label_png(self.out / MAPS / LABELS / name, label_map, count)
-            pictures.save_png(self.out / MAPS / OVERLAYS / name,
-                              pictures.overlay(np.asarray(photo.picture), label_map, count))
+            write_map(label_map, ReadPhoto(Path(name), photo.picture, photo.size),
+                      self.out / MAPS, len(self.sampler.classes))
         if frames:
             _save_film(self.out / FILMS / f"{photo.name}.webp", [*frames, rgb], square)
         distance = float(self.lpips(*(resize_for_vgg(tf.constant(x[None], tf.float32))

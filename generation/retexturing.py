@@ -71,13 +71,13 @@ def retexture_photos(translator: CycleTranslator, source: Path,
         UserError: the network was trained on garments alone; the folder has no photos; or as
             `open_resumable`, for `out`.
     """
+    photos = find_photos(source)
     if translator.garment:
         raise UserError(f"--source={source}: {translator.path} translates "
                         f"{' and '.join(translator.garment)} alone and needs to know where that "
                         "is: give a folder of pairs (images/, labels/, classes.txt); a "
                         "segmentation network makes one of photos: generate.py --network=SEGMENTER "
                         f"--source={source} --out=maps, and copy the photos to maps/images")
-    photos = find_photos(source)
     with _open_folder(translator, None, out) as folder:
         return _write_all(translator, photos, None, folder)
 

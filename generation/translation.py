@@ -11,7 +11,6 @@ cropped to squares, the middle of the map is drawn.
 """
 
 from collections.abc import Sequence
-from math import ceil, floor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,11 +117,13 @@ class StoredMaps:
 class DrawnMaps:
     """Maps that a generator draws, one for each seed, without the padding around its photos."""
 
-    def __init__(self, sampler: Sampler, seeds: Sequence[int], trunc: float, noise: str):
-        """Raise UserError if the generator draws no maps."""
+    def __init__(self, sampler: Sampler, seeds: Sequence[int], trunc: float, noise: str,
+                 fit: str = pyramid.FITS[0]):
+        """Raise UserError if the generator draws no maps; `fit` as for LabelFiles."""
         if not sampler.classes:
             raise UserError(f"--from={sampler.path}: a network that draws no maps (RGB only)")
         self.sampler, self.seeds, self.trunc, self.noise = sampler, seeds, trunc, noise
+        self.fit = fit
         self.classes, self.names = sampler.classes, [f"{seed:07d}" for seed in seeds]
         self.identity = {"from": sampler.digest, "trunc": trunc, "noise": noise,
                          "label": sampler.label}
@@ -134,11 +135,9 @@ class DrawnMaps:
         """Return the maps of these numbers' seeds."""
         seeds, side = [self.seeds[number] for number in numbers], self.sampler.resolution
         images, = self.sampler.seed_images(seeds, self.trunc, self.noise, len(seeds))
-        found = fit_maps(label_maps(images), resolution, len(self.classes))
-        left, top, right, bottom = (
-            edge * resolution / side for edge in self.sampler.content_box or (0, 0, side, side))
-        box = ceil(left), ceil(top), floor(right), floor(bottom)
-        return found._replace(boxes=[box] * len(numbers))
+        left, top, right, bottom = self.sampler.content_box or (0, 0, side, side)
+        return fit_maps(label_maps(images)[:, top:bottom, left:right], resolution,
+                        len(self.classes), self.fit)
 
 
 Maps = LabelFiles | StoredMaps | DrawnMaps

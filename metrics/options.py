@@ -18,6 +18,7 @@ from metrics.metric_base import (
     parse_metrics,
     reals_of,
 )
+from training.snapshot_header import is_reposer, is_translator
 
 DEFAULT_METRICS = "fid50k,is50k"
 
@@ -216,16 +217,6 @@ def _check_reposer(options, metrics):
     cli.refuse_idle(options.given, [IdleRule(
         ["trunc", "seed", "nearest", "label"], True,
         f"{options.network} draws one photo of each pair, and has no samples of its own")])
-
-
-def is_translator(header: dict) -> bool:
-    """Return whether a snapshot's header is of a network that draws photos from maps."""
-    return header.get("variant") == "pix2pix"
-
-
-def is_reposer(header: dict) -> bool:
-    """Return whether a snapshot's header is of a network that draws people in other poses."""
-    return header.get("variant") == "pose"
 
 
 def check_folders(options: argparse.Namespace, header: dict, metrics: list[Metric]) -> None:

@@ -14,10 +14,11 @@ import pytest
 import tensorflow as tf
 
 import generate
+from dataprep import dataset_report
 from dnnlib import cli
 from dnnlib.tflib import autosummary
-from training import stylegan
 from training.config import TrainingConfig
+from training.gan import inspection
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and would stay so
 
@@ -56,10 +57,37 @@ def old_graphs_are_not_searched():
     gc.freeze()
 
 
+@pytest.fixture(scope="module")
+def eagerly():
+    """Run eagerly: a few steps of a tiny network take less time than their trace. Every step and
+    every network also has tests that compile it."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def compiled():
+    """Compile, in one test of a module that runs eagerly."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(False)
+    yield
+    tf.config.run_functions_eagerly(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def classes_of_few_images():
     """At every tick, count the classes of fewer images: no data set here has more."""
-    stylegan.CLASS_COUNT_IMAGES = 24
+    inspection.CLASS_COUNT_IMAGES = 24
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_bars_in_reports():
+    """Leave the bars out of data sets' reports, which would take longer than the data;
+    test_dataset_report_page.py draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset_report, "bar_chart", lambda *args: "<svg></svg>")
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,8 @@ ROOMS = {
 }
 OUTSIDE = {"train", "generate", "run_metrics", "dataset_tool", "benchmarks", "tests"}
 # The part of training that metrics may use: networks and what draws with them, no training loop.
-SHARED_WITH_METRICS = {"training.networks_stylegan", "training.snapshots", "training.sampler",
+SHARED_WITH_METRICS = {"training.networks_stylegan", "training.snapshot_header",
+                       "training.snapshots", "training.sampler",
                        "training.segmentation.labeller", "training.cycle.config",
                        "training.cycle.domains", "training.cycle.losses",
                        "training.cycle.translator", "training.pose.people",

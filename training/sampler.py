@@ -89,7 +89,8 @@ class Sampler:
         snapshot = load_snapshot(path, names=("Gs",))
         if "Gs" not in snapshot.networks:
             raise UserError(f"{path}: a snapshot of --variant={snapshot.header.get('variant')}, "
-                            "which generates nothing of seeds; name a generator with --network")
+                            "which generates nothing of seeds; name a generator (train.py "
+                            "--variant=2d)")
         num_maps = snapshot.networks["Gs"].num_channels - channels.NUM_COLOURS
         if num_maps != len(snapshot.classes):
             raise UserError(f"{path}: {num_maps} maps, but names for {len(snapshot.classes)} "

@@ -1,4 +1,4 @@
-"""Check the header of a snapshot before anything is built from it.
+"""Check the header of a snapshot before anything is built from it, and name its kind.
 
 A snapshot may come from anywhere. Its digests reveal damage but not tampering: whoever writes
 another header also writes its digest.
@@ -23,9 +23,9 @@ def check_header(header: dict[str, Any]) -> None:
                 "generator": _is_generator, "training": _is_training}
     if isinstance(header.get("networks"), dict) and "Gs" in header["networks"]:
         checks["lod"] = _is_lod
-    if header.get("variant") == "pose":
+    if is_reposer(header):
         checks["keypoints"] = _are_names
-    if header.get("variant") == "cyclegan":
+    if is_cyclegan(header):
         checks["domains"] = _are_domains
     for name, fits in {**optional, **checks}.items():
         if (name in checks or name in header) and not fits(header.get(name)):
@@ -43,6 +43,21 @@ def check_header(header: dict[str, Any]) -> None:
         raise ValueError("'networks' in its header is damaged: too many blocks")
     if "keypoints" in checks and not _is_skeleton(header.get("skeleton"), header["keypoints"]):
         raise ValueError("'skeleton' in its header is missing or damaged")
+
+
+def is_translator(header: dict[str, Any]) -> bool:
+    """Return whether a snapshot's header is of a network that draws photos from maps."""
+    return header.get("variant") == "pix2pix"
+
+
+def is_reposer(header: dict[str, Any]) -> bool:
+    """Return whether a snapshot's header is of a network that draws people in other poses."""
+    return header.get("variant") == "pose"
+
+
+def is_cyclegan(header: dict[str, Any]) -> bool:
+    """Return whether a snapshot's header is of a CycleGAN."""
+    return header.get("variant") == "cyclegan"
 
 
 def _is_text(value):

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dnnlib.data import channels, mirroring
-from dnnlib.data.class_counts import class_frequencies, total_variation
+from dnnlib.data import mirroring
 from dnnlib.data.dataset import DatasetInfo, content_box, read_labels
 from dnnlib.tflib import distribute
 from dnnlib.tflib.network import Network
 from dnnlib.tflib.optimizer import Optimizer
 from training.config import TrainingConfig
-from training.dataset import Batch, TrainingStream, reals_stream, with_map_contrast
+from training.dataset import Batch, TrainingStream, reals_stream
+from training.gan import inspection
 from training.gan.augmentation import Augmentation
 from training.gan.balance import classes_shown, photo_factors
 from training.gan.gan_step import GanStep
@@ -32,8 +32,6 @@ from training.method_config import as_text
 from training.run.grids import Grids
 from training.snapshots import Snapshot, load_snapshot
 from training.state import Progress, TrainingState, new_optimizers
-
-CLASS_COUNT_IMAGES = 512  # images in which the classes are counted for their frequencies
 
 
 class StyleGan(Method):
@@ -235,36 +233,13 @@ class StyleGan(Method):
 
     def inspect(self, stage: Stage) -> dict[str, float]:
         """Return the mean score of every critic on some reals and fakes of its channels."""
-        latents, fake_labels = self.grids.inputs(stage.minibatch)
-        contrast, means = self.config.map_contrast, {}
-        fakes = with_map_contrast(self.networks["Gs"](latents, fake_labels), contrast)
-        for name in [n for n in self.networks if n.startswith("D_")]:
-            D = self.networks[name]
-            width = D.num_channels
-            reals = next(iter(self.grids.reals(width, stage.resolution, stage.minibatch)))
-            labels = reals.labels if self.dataset.label_size else None
-            images = with_map_contrast(channels.to_signed(reals.images.numpy()), contrast)
-            means[f"{name}/real"] = float(tf.reduce_mean(D(images, labels)))
-            means[f"{name}/fake"] = float(tf.reduce_mean(D(fakes[..., :width], fake_labels)))
-        return means
+        return inspection.mean_scores(self.networks, self.grids, stage, self.config.map_contrast)
 
     def details(self, stage: Stage) -> dict[str, float]:
-        """Return how often each class occurs in real and in generated maps, and how far these
-        frequencies are apart."""
+        """Return how often each class occurs in real and in generated maps."""
         if stage.name != "classes":
             return {}
-        batches = -(-CLASS_COUNT_IMAGES // stage.minibatch)
-        stream = iter(self.grids.reals(stage.channels, stage.resolution, stage.minibatch))
-        inputs = self.grids.batches(batches, stage.minibatch)
-        real = class_frequencies((channels.to_signed(next(stream).images.numpy())
-                                  for _ in range(batches)), len(self.classes))
-        fake = class_frequencies((self.networks["Gs"](*minibatch, resolution=stage.resolution,
-                                                      fade=stage.fade) for minibatch in inputs),
-                                 len(self.classes))
-        scalars = {"Classes/total_variation": total_variation(real, fake)}
-        for name, in_reals, in_fakes in zip(self.classes, real, fake):
-            scalars |= {f"Classes/real/{name}": in_reals, f"Classes/fake/{name}": in_fakes}
-        return scalars
+        return inspection.class_scalars(self.networks["Gs"], self.grids, stage, self.classes)
 
     def remedies(self) -> list[str]:
         """Return options to try if losses or gradients are no longer finite."""

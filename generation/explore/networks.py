@@ -11,12 +11,12 @@ from typing import Any
 
 from dnnlib import util
 from dnnlib.util import UserError
-from training.cycle.translator import CycleTranslator, is_cyclegan
+from training.cycle.translator import CycleTranslator
 from training.sampler import Sampler
 from training.segmentation.labeller import Labeller, read_labeller
 from training.segmentation.segmenter import NETWORK as SEGMENTER
+from training.snapshot_header import is_cyclegan, is_translator
 from training.snapshots import best_snapshot, kimg_in_name, read_header
-from training.translation.translator import VARIANT as OF_MAPS
 from training.translation.translator import Translator
 
 GENERATOR, OF_LABELS, LABELLING, TRANSLATING = "generator", "pix2pix", "segmenter", "cyclegan"
@@ -34,7 +34,7 @@ def kind_of(header: dict[str, Any], path: Path) -> str:
     """
     if is_cyclegan(header):
         return TRANSLATING
-    if header.get("variant") == OF_MAPS:
+    if is_translator(header):
         return OF_LABELS
     if SEGMENTER in header["networks"]:
         return LABELLING

@@ -277,8 +277,9 @@ class Controls:
         if kind == LABELLING:
             with self.networks.using(name, kind) as labeller:
                 return _updates(drawing.label_photo(labeller, rgb, shown), views)
-        with self.networks.using(name, kind, own_scale=own_scale) as translator:
-            translated = drawing.translate_photo(translator, rgb, direction)
+        with self.networks.using(name, kind, direction=direction,
+                                 own_scale=own_scale) as translator:
+            translated = drawing.translate_photo(translator, rgb)
         return _updates(Drawn(Views(rgb, *translated), None, ""), VIEWS,
                         ("photo", "translated", "translated back"))
 
@@ -307,12 +308,14 @@ class Controls:
         the map's sliders; the photo drawn from the map."""
         if self._kind(name) != OF_LABELS:
             return gr.ImageEditor(), gr.Slider(), gr.Slider(), gr.Image()
-        side, is_drawn = self.networks.header(name)["lod"]["resolution"], start != EMPTY
+        header, is_drawn = self.networks.header(name), start != EMPTY
+        side = header["lod"]["resolution"]
         label_map, last_label = np.zeros((side, side), np.uint8), 0
         if is_drawn:
             last_label = max(0, _label_size(self.networks.header(start)) - 1)
             with self._sampling(start, min(map_label, last_label)) as sampler:
-                label_map = drawing.draw_map(sampler, int(map_seed), side)
+                label_map = drawing.draw_map(sampler, int(map_seed), side,
+                                             header.get("fit", "pad"))
         return (self._editor(name, label_map), gr.Slider(visible=is_drawn),
                 gr.Slider(maximum=max(1, last_label), visible=last_label > 0),
                 self._photo(name, label_map, seed))

@@ -11,6 +11,7 @@ from PIL import Image
 
 import dataset_tool
 from dataprep import dataset_report, writer
+from dnnlib.charts import bar_chart
 from dnnlib.data import photos, tfrecords
 from dnnlib.util import UserError
 from tests.dataprep.test_masks import make_masked
@@ -33,6 +34,14 @@ NUM = 14
 def run(*arguments):
     """Run the tool in this process."""
     return dataset_tool.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bars():
+    """Draw the bars that conftest.py leaves out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset_report, "bar_chart", bar_chart)
+        yield
 
 
 @pytest.fixture(scope="module")

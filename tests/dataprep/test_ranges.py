@@ -297,7 +297,7 @@ def test_a_worker_reads_the_photos_that_were_written(tmp_path, monkeypatch, phot
     read = []
     monkeypatch.setattr(ranges, "convert_or_reason", lambda spec, item: read.append(item) or "none")
     items = [conversion.Item("a", key, photo) for key in ("\udcff.jpg", 7)]
-    assert list(ranges.convert_all(AnyRunner(), tmp_path / "ranges", None, items, 0, print)) == [
+    assert list(ranges.convert_ranges(AnyRunner(), tmp_path / "ranges", None, items, 0, print)) == [
         "none", "none"]
     for item, again in zip(items, read):
         assert again.key == item.key and type(again.photo) is type(photo)

@@ -83,8 +83,9 @@ def die(number):
 
 @pytest.mark.slow
 def test_a_worker_that_dies_ends_the_run(beam_runner):
-    """DirectRunner itself would wait forever."""
-    code = ("import tests.dnnlib.test_beam_runner as t; from dnnlib import beam_runner, cli\n"
+    """DirectRunner itself would wait forever. In the background SIGINT is ignored, as here."""
+    code = ("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+            "import tests.dnnlib.test_beam_runner as t; from dnnlib import beam_runner, cli\n"
             "cli.run_main(lambda argv: beam_runner.BeamRunner('DirectRunner', t.processes(2))"
             ".run(t.start_dying, range(4)))")
     with session(code) as process:

@@ -63,16 +63,10 @@ def parsed(*options):
         if getattr(given, f.name) is not None})
 
 
-@pytest.fixture
-def eagerly():
-    """Run eagerly: compiling is not tested here, and takes ten times as long as the step."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
-@pytest.mark.parametrize("label_size", [0, 3])
-@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize("ablation, label_size", [
+    *((name, 3) for name in ABLATIONS),
+    *(pytest.param(name, 0, marks=() if name in ("F", "B, no styles") else pytest.mark.slow)
+      for name in ABLATIONS)])
 def test_every_ablation_trains(eagerly, tmp_path, rng, ablation, label_size):
     """One step changes every variable in use; the snapshot draws the same as the network."""
     config = parsed(*ABLATIONS[ablation])

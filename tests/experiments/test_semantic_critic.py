@@ -6,13 +6,18 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from dnnlib import util
+from dnnlib.data import pictures
+from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib.network import build
 from dnnlib.util import UserError
 from experiments import semantic_critic
 from experiments.tables import summarize
+from generation.translation import StoredMaps
 from tests.tools import labelled_pictures
 from tests.tools.labelled_pictures import coloured_dataset
 from training.snapshots import save_snapshot
@@ -122,6 +127,22 @@ def test_a_judge_that_rows_use_is_refused_or_named(options, tmp_path, judges):
     semantic_critic.check_judges(given)
     assert semantic_critic.judge_text(given, "facades-64") == (
         f"Labelled by {judges[1]}, the rows of semantic trained by another network, {judges[0]}.")
+
+
+def test_photos_stand_beside_their_maps(options, tmp_path):
+    """Also if some were made again later, so that the record lists them in another order."""
+    data, folder = tmp_path / "real", tmp_path / "out/run/photos"
+    given = SimpleNamespace(out=tmp_path / "out", preset="tiny", data=f"facades:{data}")
+    options()  # makes the data set
+    names = StoredMaps(open_dataset(data), "test").names
+    for number, name in enumerate(names):
+        colour = np.array([50 * number, 255 - 50 * number, 7], np.uint8)
+        pictures.save_png(folder / "images" / f"{name}.png", np.tile(colour, (16, 16, 1)))
+    util.write_json(folder / "translation.json", {"photos": dict.fromkeys(names[::-1])})
+    semantic_critic.draw_photos_of_maps(given, "facades-64", [{"row": "x", "run": folder.parent}])
+    sheet = pictures.read_png(tmp_path / "out/semantic_critic-facades-64-photos.png").astype(int)
+    red = sheet[(sheet[..., 2] == 7) & (sheet[..., 0] + sheet[..., 1] == 255)][:, 0]  # row by row
+    assert list(dict.fromkeys(red.tolist())) == [50 * number for number in range(len(names))]
 
 
 def test_missing_inputs_are_named(stand_ins, options, tmp_path):

@@ -49,7 +49,8 @@ def test_a_network_learns_from_photos(stand_ins, options):
 def test_a_network_learns_from_a_decoders_pairs(stand_ins, options, tmp_path):
     stand_ins.set_metrics({f"{row}-seed3": values(0.5, 0.6) for row in (
         "teacher-20", "imagenet-teacher-20", "projected-5")})
-    assert twenty_labels.main(options("--rows=teacher-20,projected-5", "--seeds=3")) == 0
+    rows = options("--rows=teacher-20,projected-5", "--seeds=3", "--architecture=deeplab")
+    assert twenty_labels.main(rows) == 0
     commands, out = made(stand_ins), tmp_path / "out"
     labels, decoder, pairs, segmenter = list(commands.values())[:4]
     assert labels["seeds"] == "3000-3019" and labels["teacher"] == "teacher"
@@ -116,6 +117,29 @@ def test_missing_inputs_of_a_row_are_named(stand_ins, options):
     with pytest.raises(UserError, match="--preset=cars: has no options for rows of `2d`"):
         twenty_labels.main([*options("--rows=2d-5"), "--preset=cars"])
     assert not stand_ins.calls()
+
+
+def test_the_network_that_learns_can_be_chosen(stand_ins, options, tmp_path):
+    stand_ins.set_metrics({f"{row}-seed3": values(0.5, 0.6)
+                           for row in ("real-5", "imagenet-real-5")})
+    assert twenty_labels.main(options("--rows=real-5", "--seeds=3", "--resolution=8")) == 0
+    unet = made(stand_ins)["real-5-seed3"]
+    assert unet["preset"] == "tiny" and unet["resolution"] == "8"
+    with pytest.raises(UserError, match="--architecture=unet: rows of `imagenet-real-5`"):
+        twenty_labels.main(options("--rows=imagenet-real-5"))
+    with pytest.raises(UserError, match="out was begun with unet"):
+        twenty_labels.main(options("--architecture=deeplab"))
+    # A study that is older than the option goes on with the preset's network.
+    path = tmp_path / "out/study.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items()
+                                if key != "architecture"}))
+    assert twenty_labels.main(options("--table-only")) == 0
+    assert "(unet)" in (tmp_path / "out/twenty_labels.md").read_text()
+    deep = [f"--out={tmp_path / 'deep'}", *options("--rows=real-5,imagenet-real-5", "--seeds=3",
+                                                   "--architecture=deeplab")[1:]]
+    assert twenty_labels.main([part for part in deep if part != "--preset=tiny"]) == 0
+    deep = made(stand_ins)["imagenet-real-5-seed3"]
+    assert deep["preset"] == "small" and "imagenet" in deep and deep["resolution"] == "64"
 
 
 def test_pairs_and_labelled_pictures_have_different_seeds(stand_ins, options):

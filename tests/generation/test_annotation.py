@@ -1,6 +1,7 @@
 """Pictures to be labelled, and labels read back from annotation tools and a teacher."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 import generate
+from dnnlib import util
 from dnnlib.data import coco, pictures
 from dnnlib.data.class_list import read_class_list
 from dnnlib.util import UserError
@@ -18,6 +20,8 @@ from tests.tools.generators import save_network
 from tests.tools.labelled_seeds import CLASSES, colour_labels, read
 from training.decoder.labels import LabelledFolder, Labelling
 from training.segmentation.labeller import Labeller
+
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 SEEDS = range(4)
 
@@ -82,6 +86,19 @@ def test_only_pictures_of_the_same_kind_may_be_added(network, folder):
     assert (folder / "labels/seed0001.png").read_bytes() == b"stays"
     with pytest.raises(UserError, match="made in another way"):
         generate.main([*same, "--seeds=0-3", "--trunc=0.5"])
+    with util.lock_directory(folder, "busy"), pytest.raises(UserError, match="another process is"):
+        generate.main([*same, "--seeds=0-3"])  # of two at once, one would forget the other's
+
+
+def test_label_maps_of_other_pictures_are_not_adopted(network, tmp_path):
+    """A folder of --separate has the maps of seeds of any network, under the same names."""
+    generate.main([f"--network={save_network(tmp_path / '2d.safetensors', CLASSES)}", "--seeds=0-3",
+                   "--separate", f"--out={tmp_path / 'twenty'}"])
+    before = (tmp_path / "twenty/seed0000.png").read_bytes()
+    with pytest.raises(UserError, match=r"has label maps, but no labelling\.json"):
+        generate.main([f"--network={network}", "--seeds=0-3", "--for-labelling",
+                       f"--out={tmp_path / 'twenty'}"])
+    assert (tmp_path / "twenty/seed0000.png").read_bytes() == before
 
 
 def test_masks_as_labelme_writes_them(folder, tmp_path):
@@ -105,7 +122,7 @@ def test_ignored_pixels_of_masks_stay_ignored(folder, tmp_path):
     (tmp_path / "export/class_names.txt").write_text("__ignore__\n_background_\nred\ngreen\n")
     for name, label_map in expected.items():
         label_map[:2] = 255
-        Image.fromarray(label_map).save(tmp_path / "export" / name)
+        Image.fromarray(label_map).save(tmp_path / "export" / name.replace(".png", ".PNG"))
     count, lines = take(tmp_path / "export", folder)
     assert count == 4 and any("255 is ignored: 128 pixels" in line for line in lines)
     check(folder, expected)
@@ -195,6 +212,18 @@ def test_bad_masks_are_listed_one_per_line(folder, tmp_path):
     for part in ("seed0000.png: photo is 16x16, its mask 16x8", "seed0001.png: mask has the value",
                  "seed0007.png: no picture has this name"):
         assert sum(part in line and "left out" in line for line in lines) == 1, lines
+
+
+def test_other_formats_are_refused_with_those_that_work(folder, tmp_path):
+    """labelme's own JSONs, CVAT's archives and its XML."""
+    (tmp_path / "labelme").mkdir()
+    (tmp_path / "labelme/seed0000.json").write_text('{"version": "5.5.0", "shapes": []}')
+    shutil.make_archive(tmp_path / "cvat", "zip", tmp_path / "labelme")
+    (tmp_path / "annotations.xml").write_text('<?xml version="1.0"?>\n<annotations/>')
+    for name, what in (("labelme", "has no PNGs"), ("cvat.zip", "not JSON"),
+                       ("annotations.xml", "not JSON")):
+        with pytest.raises(UserError, match=f"{name}: {what}; give a COCO file, or a folder of"):
+            take(tmp_path / name, folder)
 
 
 def test_labels_of_other_classes_are_refused(folder, tmp_path):

@@ -20,6 +20,8 @@ from tests.tools.people import people_dataset, save_reposer
 from training.pose.people import PosePairs
 from training.pose.reposer import Reposer
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
@@ -79,7 +81,7 @@ def test_every_photo_in_every_pose(network, data, tmp_path, capsys):
         *command[:2], f"--poses={data / 'val'}", *command[3:])
 
 
-def test_folders_with_coco_keypoints(network, data, tmp_path, capsys):
+def test_folders_with_coco_keypoints(network, data, compiled, tmp_path, capsys):
     """As `extract` writes them; photos need not be squares; a changed pose is drawn again."""
     people = tmp_path / "people"
     assert dataset_tool.main(["extract", str(data), "--split=val", f"--out={people}"]) == 0

@@ -27,6 +27,8 @@ from training.latents import Latents
 from training.sampler import Sampler
 from training.snapshots import load_snapshot
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
@@ -82,6 +84,7 @@ def record_of(out):
 def test_a_folder_of_photos(project, photos, loaded, root, tmp_path, monkeypatch):
     """With the noise of space w: the files alone reproduce the pictures; maps fit the photos."""
     (photos / "broken.png").write_bytes(b"no photo")
+    monkeypatch.setattr("dnnlib.data.photos._FULL_SIZE", 32 * 32)  # wide.jpg is read at half size
     out, sizes, actual = tmp_path / "out", [], Projector.__init__
 
     def count(self, sampler, settings, lpips, minibatch):
@@ -204,9 +207,11 @@ def test_poor_projections_get_a_warning(project, photos, tmp_path, monkeypatch):
     distance = record_of(tmp_path / "fine")["photos"]["b"]["lpips"]
     assert "warning" not in said and not record_of(tmp_path / "fine")["photos"]["b"]["poor"]
     monkeypatch.setattr(projected_photos, "POOR_LPIPS", distance / 2)
-    said = project(photos / "b.png", tmp_path / "poor")
-    assert f"warning: 1 of 1 are poor, with LPIPS above {distance / 2:g}: b; their maps" in said
-    assert record_of(tmp_path / "poor")["photos"]["b"]["poor"]
+    for network, what in (("maps", "maps"), ("rgb", "labels")):
+        said = project(photos / "b.png", tmp_path / network, network=network)
+        assert (f"warning: 1 of 1 are poor, with LPIPS above {distance / 2:g}: b; their {what} "
+                "mean little") in said
+    assert record_of(tmp_path / "rgb")["photos"]["b"]["poor"]
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ from training.cycle import translator as translators
 from training.cycle.translator import CycleTranslator
 from training.snapshots import read_header
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 SIZES = {"a": (16, 16), "b": (31, 22), "c": (9, 50)}  # width, height
 
 
@@ -65,10 +67,11 @@ def translate(networks, name, *options):
     return generate.main([f"--network={networks / name}.safetensors", *options])
 
 
-@pytest.mark.parametrize("own_scale", [False, True])
-def test_photos_of_any_size(place, networks, own_scale, capsys):
+@pytest.mark.parametrize("own_scale, mode", [(False, "compiled"), (True, "eagerly")])
+def test_photos_of_any_size(place, networks, request, own_scale, mode, capsys):
     """Each result has its photo's size and is what the network draws from it; a repeated command
     continues, another direction is refused."""
+    request.getfixturevalue(mode)
     flag = ["--own-scale"] if own_scale else []
     options = ["--source=photos", "--out=out", "--direction=BtoA",
                "--own-scale" if own_scale else "--minibatch=2"]
@@ -254,6 +257,15 @@ def test_wrong_options_are_refused(place, networks, name, options, error):
         translate(networks, name, *options)
 
 
+@pytest.mark.parametrize("name", ["box", "whole"])
+def test_photos_of_a_data_set_are_to_be_extracted_first(place, networks, name):
+    two_datasets(place, num_test=(2, 0))
+    for source, command in (("a", "extract a --out=extracted"),
+                            ("a/test", "extract a --split=test --out=extracted")):
+        with pytest.raises(UserError, match=f"--source={source}: a data set.*: .*{command}$"):
+            translate(networks, name, f"--source={source}", "--out=out")
+
+
 def test_a_damaged_record_is_named(place, networks):
     translate(networks, "whole", "--source=photos", "--out=out")
     file = place / "out/retexturing.json"
@@ -302,7 +314,7 @@ def coco(*names):
         "annotations": [{"id": 9 + number, "image_id": number} for number in range(len(names))]})
 
 
-def test_changed_pairs_are_translated_again(place, networks, capsys, monkeypatch):
+def test_changed_pairs_are_translated_again(place, networks, compiled, capsys, monkeypatch):
     """The result equals a new folder: after labels were edited in a file of the same size, pairs
     were made again, the source has grown, or the list of classes has changed."""
     monkeypatch.setattr(CycleTranslator, "load", functools.cache(CycleTranslator.load))

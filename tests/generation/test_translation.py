@@ -10,7 +10,7 @@ from PIL import Image
 
 import generate
 import run_metrics
-from dnnlib.data import channels, pictures
+from dnnlib.data import channels, pictures, pyramid
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import PairFolder
 from dnnlib.util import UserError
@@ -22,6 +22,8 @@ from tests.tools.labelled_pictures import CLASSES, coloured_dataset
 from tests.tools.translations import save_translator
 from training.sampler import Sampler, label_maps
 from training.translation.translator import Translator
+
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_photos_of_label_files_are_a_folder_of_pairs(network, tmp_path, capsys):
+def test_photos_of_label_files_are_a_folder_of_pairs(network, compiled, tmp_path, capsys):
     """They are what the network draws from the map, with the dropout of seed 0."""
     found = folder_of_maps(tmp_path / "maps", [(16, 16)] * 3)
     assert run(f"--network={network}", f"--maps={tmp_path / 'maps'}", "--minibatch=2",
@@ -180,6 +182,23 @@ def test_photos_of_generated_maps(network, tmp_path, capsys):
         run(*command, "--seeds=3", "--trunc=0.5")
 
 
+def test_padding_of_generated_maps_is_no_map(tmp_path):
+    """It is cut off, and made again as the network's own photos were: background, or none."""
+    about = {"resolution": 16, "content_box": [3, 0, 13, 16]}
+    generator = save_network(tmp_path / "2d.safetensors", CLASSES, dataset=about)
+    images, = Sampler.load(generator).seed_images([3], 1.0, "random", 8)
+    inner = label_maps(images)[0][:, 3:13]
+    for fit, expected in (("pad", inner), ("crop", pyramid.fit_label_map(inner, 16, "crop"))):
+        path = save_translator(tmp_path / f"{fit}.safetensors", about={"fit": fit})
+        run(f"--network={path}", f"--from={generator}", "--seeds=3", f"--out={tmp_path / fit}")
+        assert (read(tmp_path / fit / "labels/0000003.png") == expected).mean() > 0.98
+        square = fit_maps([read(tmp_path / fit / "labels/0000003.png")], 16, 2)
+        photo = pictures.to_uint8_metrics(Translator(path).translate(square.segmaps, [0]))[0]
+        left, top, right, bottom = square.boxes[0]
+        np.testing.assert_array_equal(read(tmp_path / fit / "images/0000003.png"),
+                                      photo[top:bottom, left:right])
+
+
 def test_maps_of_a_label_of_several_numbers(network, tmp_path, capsys):
     """The record has a list in place of the option's tuple."""
     generator = save_network(tmp_path / "2d.safetensors", CLASSES, label_size=2)
@@ -232,6 +251,8 @@ def test_options_that_do_not_fit_are_refused(network, tmp_path):
     assert "draws no maps" in failure(common[0], f"--from={generator}", out)
     assert "which draws no photos from maps" in failure(f"--network={generator}", *common[1:])
     assert "generates nothing of seeds" in failure(common[0], "--seeds=0")
+    assert failure(common[0], f"--from={network}", out).endswith(
+        "generates nothing of seeds; name a generator (train.py --variant=2d)")
     assert "--from: without effect: it goes with --seeds or --num alone, not with --maps" in \
         failure(*common, "--from=3")
     assert "--num counts from --first-seed" in failure(common[0], "--from=3", "--num=3",

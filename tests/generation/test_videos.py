@@ -13,6 +13,8 @@ from training import snapshots
 from training.decoder.networks import decoded_config
 from training.sampler import Sampler, label_maps
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 FACTOR = MIN_SIDE // RESOLUTION
 
 

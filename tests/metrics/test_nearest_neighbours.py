@@ -22,6 +22,8 @@ from training.networks_stylegan import G_style
 from training.sampler import Sampler, label_maps
 from training.snapshots import save_snapshot
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 PHOTOS = [f"summer/IMG_{(7 * i) % 24:04d}.jpg" for i in range(24)]
 
 

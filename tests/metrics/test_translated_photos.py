@@ -34,6 +34,8 @@ from training.segmentation.labeller import Labeller, read_labeller
 from training.snapshots import read_header, save_snapshot
 from training.translation.translator import Translator
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

@@ -17,8 +17,8 @@ import tensorflow as tf
 from benchmarks.torch_stylegan import check_torch, parse_options
 from dnnlib.util import UserError
 from training import loss
-from training.gan.gan_step import splice_styles
 from training.gan.init_from import new_state
+from training.gan.style_mixing import splice_styles
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = os.environ.get("TORCH_PYTHON", sys.executable)

@@ -46,8 +46,12 @@ D_OPTIONS = {
     "all at once": {"nonlinearity": "relu", "use_wscale": False, "blur": False, "label_size": 3,
                     "mbstd_group_size": 2, "mbstd_num_features": 2},
 }
-FAST_D_OPTIONS = ("default", "labels", "3 channels", "all at once")
-G_CASES = [(name, lod) for name in G_OPTIONS for lod in (LODS if name == "default" else (0.4,))]
+FAST_D_OPTIONS = ("default", "all at once")
+# "ProGAN" and "dense, ReLU, He, lrmul 0.1" have these together.
+SLOW_G_OPTIONS = ("no styles", "no noise", "dense input", "pixel norm", "no instance norm", "ReLU",
+                  "He", "no blur", "depth 0", "depth 0 with labels", "lrmul 0.5")
+G_CASES = [pytest.param(name, lod, marks=pytest.mark.slow if name in SLOW_G_OPTIONS else ())
+           for name in G_OPTIONS for lod in (LODS if name == "default" else (0.4,))]
 LOSSES = {
     "logistic": {"kind": "logistic", "r1_gamma": 0.0},
     "logistic, R1": {"kind": "logistic", "r1_gamma": 10.0},
@@ -60,9 +64,12 @@ LOSSES = {
 }
 LOSS_CASES = [pytest.param("logistic, R1", option, 0.4, marks=() if option in FAST_D_OPTIONS
                            else pytest.mark.slow) for option in D_OPTIONS]
-LOSS_CASES += [(name, "default", 1.7) for name in LOSSES]
+SLOW_LOSSES = ("hinge, R2", "hinge, gradient penalty")  # the other penalties have the same code
+LOSS_CASES += [pytest.param(name, "default", 1.7, marks=pytest.mark.slow if name in SLOW_LOSSES
+                            else ()) for name in LOSSES]
 LOSS_CASES += [pytest.param(name, "default", 0.0, marks=pytest.mark.slow) for name in LOSSES]
-LOSS_CASES += [("logistic, R1, R2", "default", 2.0), ("WGAN-GP", "labels", 1.0)]
+LOSS_CASES += [pytest.param("logistic, R1, R2", "default", 2.0, marks=pytest.mark.slow),
+               ("WGAN-GP", "labels", 1.0)]
 
 
 # ---------------------------------------------------------------------------- the oracle itself

@@ -21,8 +21,8 @@ from tests.oracles.vector_files import (
     number,
     shrink,
 )
-from training.gan import gan_step
-from training.gan.growing_network import GrowingNetwork
+from training.gan import style_mixing
+from training.gan.growing_network import GrowingNetwork, blend
 from training.snapshots import load_snapshot
 
 
@@ -61,18 +61,18 @@ def check_mixing(vectors):
     for name in arrays:
         if not (match := re.fullmatch(r"(mixed|unmixed|cur_layers)_.*lod[\dp]+", name)):
             continue
-        layers = gan_step.active_layers(G.num_layers, int(lod_of(name)))
+        layers = style_mixing.active_layers(G.num_layers, int(lod_of(name)))
         if match[1] == "cur_layers":
             yield exactly("style mixing, layers", name, layers, arrays[name])
             continue
         cutoff = re.search(r"cutoff(\d+)", name)
         cut = int(cutoff[1]) if cutoff else layers
-        mixed = gan_step.splice_styles(dlatents, others, cut)
+        mixed = style_mixing.splice_styles(dlatents, others, cut)
         yield elements("style mixing", name, mixed, arrays[name])
     for name in arrays:
         if match := re.fullmatch(r"dlatent_avg_after_beta([\dp]+)", name):
             mean = np.mean(dlatents[:, 0], axis=0)
-            ours = gan_step.moving_average(arrays["dlatent_avg_before"], mean, number(match[1]))
+            ours = blend(mean, arrays["dlatent_avg_before"], number(match[1]))
             yield elements("mean of w", name, ours, arrays[name])
 
 

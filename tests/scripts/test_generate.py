@@ -32,7 +32,8 @@ from training.networks_stylegan import G_style
 from training.sampler import NOISES, Sampler, label_maps, seed_noise
 
 # pycocotools' own arrays predate NumPy 2's `copy` keyword.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [pytest.mark.usefixtures("eagerly"), pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning")]
 
 
 @pytest.fixture(scope="module")

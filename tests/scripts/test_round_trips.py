@@ -18,6 +18,8 @@ from tests.dataprep.test_masks import make_masked, stored_labels
 from tests.scripts.test_generate import RESOLUTION, save_network
 from tests.tools.data_helpers import FOUR, folder_bytes, read_jsonl
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 # The last one has names that a plain list cannot store, and a class that is never shown.
 CLASSES = [FOUR, MODANET_CLASSES, ("#1", "2: x", "hat #ff0000", "3 y", "unseen")]
 WAYS = ["masks", "coco"]

@@ -23,6 +23,8 @@ from training.networks_stylegan import G_style
 from training.segmentation.labeller import Labeller
 from training.snapshots import load_snapshot, read_header, save_snapshot
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 BLIND = ("ppl", "classes", "maps", "labels", "miou")  # metrics that need no Inception
 
 
@@ -524,9 +526,9 @@ def test_mistakes_have_clear_errors(run, options, message, monkeypatch):
         run("--metrics=fid20", *options)
 
 
-@pytest.mark.parametrize("options", [
-    ["--metrics=kid4"], ["--metrics=kid4_full"], ["--nearest=0"]])
-@pytest.mark.parametrize("where", ["out/syn", "/nowhere/syn"])
+@pytest.mark.parametrize("where, options", [
+    ("out/syn", ["--metrics=kid4"]), ("/nowhere/syn", ["--metrics=kid4_full"]),
+    ("out/syn", ["--nearest=0"])])
 def test_data_that_have_moved_must_be_given(run, results, data, tmp_path, where, options):
     """A relative path seen from another folder, and a path from another machine."""
     snapshot = load_snapshot(next(results.glob("00007-c-toy/network-snapshot*")))

@@ -28,7 +28,7 @@ from dnnlib.data import pictures
 from tests.tools.data_helpers import read_jsonl, tagged_and_untagged
 from training import single_stage, snapshots, state, stylegan, training_loop
 from training.cycle import cyclegan
-from training.gan import gan_step
+from training.gan import gan_step, inspection
 from training.run import files, grids, history
 from training.variants import CONFIGS
 
@@ -209,5 +209,5 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     tf.get_logger().setLevel("ERROR")
-    stylegan.CLASS_COUNT_IMAGES = 24
+    inspection.CLASS_COUNT_IMAGES = 24
     print(json.dumps(prove(options.root, options.variant, options.kills, options.seed)))

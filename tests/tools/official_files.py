@@ -1,6 +1,7 @@
 """Write pickles like the official release's, for tests: the same classes, states and opcodes."""
 
 import contextlib
+import functools
 import pickle
 from unittest import mock
 
@@ -74,9 +75,15 @@ def official_discriminator(kwargs, arrays, lod=0.0):
 
 def random_arrays(kind, config, seed):
     """Return {official name: array} of a network, every array moved off its initial value."""
+    return {name: value.copy()
+            for name, value in _random_arrays(kind, tuple(config.items()), seed).items()}
+
+
+@functools.cache
+def _random_arrays(kind, options, seed):
     rng = np.random.default_rng(seed)
     return {name: value + 0.3 * rng.standard_normal(value.shape).astype(np.float32)
-            for name, value in build(kind, kind[0], config).get_arrays().items()}
+            for name, value in build(kind, kind[0], dict(options)).get_arrays().items()}
 
 
 def tiny_networks(lods=(0.0, 0.0, 0.0), G_kwargs=(), D_kwargs=(), **shared):

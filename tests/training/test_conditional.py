@@ -25,6 +25,8 @@ from training.networks_stylegan import G_style
 from training.sampler import Sampler
 from training.snapshots import load_snapshot, save_snapshot
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 STRATEGY = tf.distribute.OneDeviceStrategy("/cpu:0")
 FINAL = "network-final.safetensors"
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 import generate
@@ -29,6 +28,8 @@ from training.snapshots import load_own, load_snapshot, read_header, save_snapsh
 from training.state import list_states
 from training.training_loop import Training
 from training.variants import CONFIGS
+
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 FINAL = "network-final.safetensors"
 FAST = set(METHODS) - {"rgb", "c"}  # stages of 2d
@@ -54,14 +55,6 @@ class Trained(NamedTuple):
         """Return the Job of the command with further options."""
         parsed = parse_training_options([*self.command, *options])
         return train.make_job(parsed, given_options(parsed), None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eagerly():
-    """Run eagerly: few steps are faster than their traces; network tests cover compiled steps."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="module", params=miniatures())
@@ -236,13 +229,9 @@ def test_a_full_disk_leaves_the_last_state(trained, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_devices_do_what_one_does(trained):
-    """Compiled. All methods share minibatches through the loop, which fast tests cover."""
+def test_two_devices_do_what_one_does(trained, compiled):
+    """All methods share minibatches through the loop, which fast tests cover."""
     if trained.variant in STYLEGANS:
         pytest.skip("test_gan_step compares pictures: gradients that instance norm makes 0 are "
                     "rounding, of which Adam without momentum makes whole steps")
-    tf.config.run_functions_eagerly(False)
-    try:
-        assert_two_devices_do_what_one_does(lambda strategy: begun(trained, strategy))
-    finally:
-        tf.config.run_functions_eagerly(True)
+    assert_two_devices_do_what_one_does(lambda strategy: begun(trained, strategy))

@@ -16,6 +16,8 @@ from training.gan.growing_network import use_fused_resampling
 from training.gan.init_from import new_state
 from training.gan.schedule import Critic
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 SMALL = {"resolution": 16, "fmap_base": 64, "fmap_max": 12}
 STYLE = {"latent_size": 10, "dlatent_size": 14, "mapping_layers": 3, "mapping_fmaps": 11}
 
@@ -99,7 +101,7 @@ def test_seed_decides_the_initial_weights(kind):
 
 
 @pytest.mark.parametrize("kind, options", CASES)
-def test_traced_equals_eager_for_every_resolution(kind, options):
+def test_traced_equals_eager_for_every_resolution(kind, options, compiled):
     network = make(kind, **options)
     for resolution in (4, 16):
         args = inputs(network, resolution=resolution)
@@ -109,7 +111,7 @@ def test_traced_equals_eager_for_every_resolution(kind, options):
 
 
 @pytest.mark.parametrize("kind, options", CASES)
-def test_unknown_minibatch_and_fade_need_one_trace(kind, options):
+def test_unknown_minibatch_and_fade_need_one_trace(kind, options, compiled):
     network = make(kind, **options)
     specs = [tf.TensorSpec([None, *a.shape[1:]]) for a in inputs(network) if a is not None]
     traced = tf.function(lambda fade, *args: network(*args, fade=fade),

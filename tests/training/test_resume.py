@@ -269,11 +269,11 @@ def test_a_full_disk_leaves_the_last_state(config, peaceful, small_disk):
 def test_a_full_disk_in_tensorboard_is_reported_as_such(tmp_path):
     """TensorFlow reports it as exhausted resources, like a device's memory."""
     with (pytest.raises(UserError, match=r"the disk is full"),
-          directory.explain_disk_full(tmp_path)):
+          directory.explain_full_disk(tmp_path)):
         raise tf.errors.ResourceExhaustedError(None, None, "events.out; No space left on device")
-    with pytest.raises(tf.errors.ResourceExhaustedError), directory.explain_disk_full(tmp_path):
+    with pytest.raises(tf.errors.ResourceExhaustedError), directory.explain_full_disk(tmp_path):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-    with pytest.raises(FileNotFoundError), directory.explain_disk_full(tmp_path):
+    with pytest.raises(FileNotFoundError), directory.explain_full_disk(tmp_path):
         (tmp_path / "missing").read_text()
 
 

@@ -20,6 +20,8 @@ from training.run.plan import last_ticks, num_moments, stretches
 from training.snapshots import best_snapshot, find_snapshot, load_snapshot
 from training.state import list_states
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 SMALLEST = dict(resolution=8, initial_resolution=4)
 PLAIN = dict(variant="rgb", resolution=4)  # one step to compile, and the fastest
 
@@ -177,7 +179,7 @@ def test_patience_ends_a_stage(datasets, tmp_path):
     assert training.progress.cur_nimg == 3 * 16
 
 
-def test_a_damaged_state_falls_back_to_the_previous_one(datasets, tmp_path):
+def test_a_damaged_state_falls_back_to_the_previous_one(datasets, compiled, tmp_path):
     config = config_for(datasets, **PLAIN, rgb_kimg=0.032, tick_kimg={4: 0.016})
     training = begin(config, tmp_path / "run")
     training.run()

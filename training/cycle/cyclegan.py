@@ -176,7 +176,7 @@ class CycleTraining(SingleStageMethod):
             loss = self._mean_share(
                 tf.add_n([self._weight(name) * term for name, term in terms.items()]))
         if self.has_garment:
-            # What the generators change outside the garments, before compositing (after it: 0).
+            # What the generators change outside the garments, before compositing.
             terms["Background/AB"] = masked_l1(raw_b, a, 1 - mask_a)
             terms["Background/BA"] = masked_l1(raw_a, b, 1 - mask_b)
             terms["Critics/seen"] = tf.reduce_mean(seen_regions(mask_a, mask_b, shift), [1, 2, 3])

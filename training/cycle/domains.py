@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from dnnlib.data import channels, dataset, pyramid
 from dnnlib.data.labelled import PairFolder, pair_folders, parse_picture
-from dnnlib.data.photo_names import IMAGE_SUFFIXES
+from dnnlib.data.photo_names import IMAGE_SUFFIXES, may_block
 from dnnlib.data.photos import decode_photo, probe
 from dnnlib.tflib.distribute import Draws
 from dnnlib.util import UserError
@@ -37,11 +37,11 @@ class UnlabelledFolder:
     def __init__(self, path: str | Path, resolution: int | None = None):
         """List the photos; raise UserError if there are none. `resolution`: see PairFolder."""
         self.path, self.resolution = Path(path), resolution
-        self._files = sorted(file for file in self.path.iterdir()
-                             if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
+        self._files = sorted(file for file in self.path.iterdir() if file.name[0] != "."
+                             and file.suffix.lower() in IMAGE_SUFFIXES and not may_block(file))
         if not self._files:
-            raise UserError(f"{path}: neither a data set nor a folder of photos "
-                            f"({', '.join(IMAGE_SUFFIXES)})")
+            raise UserError(f"{path}: neither a finished data set (no {dataset.FILE_NAME}) nor a "
+                            f"folder of photos ({', '.join(IMAGE_SUFFIXES)}) or pairs")
         self.name, self.splits = self.path.resolve().name, {"train": len(self._files)}
 
     @functools.cached_property
@@ -75,8 +75,7 @@ def open_list(path: str | Path) -> Source:
     if path.is_dir() and not (path / dataset.FILE_NAME).is_file():
         if pair_folders(path):
             return PairFolder(path)
-        if not list(path.glob("*.tfrecords")) and any(
-                file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir()):
+        if not list(path.glob("*.tfrecords")):
             return UnlabelledFolder(path)
     return dataset.open_dataset(path)
 

@@ -138,9 +138,3 @@ def _tile_weights(length):
     """Return the weights of a tile's pixels along a side, rising from both ends."""
     places = np.arange(1, length + 1, dtype=np.float32)
     return np.minimum(np.minimum(places, places[::-1]), OVERLAP)
-
-
-def is_cyclegan(header: dict) -> bool:
-    """Return whether a snapshot's header is of a CycleGAN."""
-    return header.get("variant") == "cyclegan"
-

@@ -60,8 +60,9 @@ class DecoderJob(SingleStageJob):
         if own:
             return origin, about
         if header["networks"].get("Gs", {}).get("type") != "G_style":
+            inside = f": give {header['generator']['path']}" if "generator" in header else ""
             raise UserError(f"--init-from: {origin} is a snapshot of --variant="
-                            f"{header.get('variant')}; a decoder is trained on a Style-GAN")
+                            f"{header.get('variant')}; a decoder is trained on a Style-GAN{inside}")
         return origin, about | {"generator": {"path": str(origin), "digest": header["digest"]}}
 
     def _notes(self):

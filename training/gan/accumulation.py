@@ -6,9 +6,45 @@ split among devices (`replica_rows`). The mean over equal parts is the mean over
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
+
+from training.dataset import Batch
+
+
+class Samples(NamedTuple):
+    """The samples of a replica, or of a part of its share.
+
+    Attributes:
+        rows: [n], their places in the global minibatch, which determine their random numbers; None
+            for the whole minibatch.
+        reals: their Batch; empty in the G step, which needs no reals.
+    """
+
+    rows: tf.Tensor | None
+    reals: Batch | tuple = ()
+
+
+def own_samples(rows: list[np.ndarray], part_rows: np.ndarray,
+                reals: Batch | tuple = ()) -> list[Samples]:
+    """Return the Samples of every part of this replica's share; called within a replica.
+
+    Args:
+        rows: [replicas][n], the places of each replica's samples in the global minibatch.
+        part_rows: [parts, n / parts], places in a replica's share.
+        reals: this replica's.
+    """
+    own = None
+    if len(rows) > 1:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        own = tf.gather(tf.stack(rows), replica)
+    if len(part_rows) == 1:
+        return [Samples(own, reals)]
+    return [Samples(tf.constant(places) if own is None else tf.gather(own, places),
+                    reals and Batch(*(tf.gather(values, places) for values in reals)))
+            for places in part_rows]
 
 
 def mean_over_parts(function: Callable[[Any], Any], parts: list[Any]) -> Any:

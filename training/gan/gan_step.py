@@ -1,7 +1,6 @@
 """One compiled step of one critic: update D on N reals, the average Gs, G on N fresh latents."""
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,22 +12,11 @@ from dnnlib.tflib.optimizer import Adam, all_finite
 from training import loss
 from training.config import TrainingConfig
 from training.dataset import Batch, process_reals, with_map_contrast
-from training.gan.accumulation import mean_over_parts
+from training.gan.accumulation import Samples, mean_over_parts, own_samples
 from training.gan.augmentation import Augmentation, augment
+from training.gan.growing_network import blend, gradients
 from training.gan.schedule import Critic, num_parts
-
-
-class Samples(NamedTuple):
-    """The samples of a replica, or of a part of its share.
-
-    Attributes:
-        rows: [n], their places in the global minibatch, which determine their random numbers; None
-            for the whole minibatch.
-        reals: their Batch; empty in the G step, which needs no reals.
-    """
-
-    rows: tf.Tensor | None
-    reals: Batch | tuple = ()
+from training.gan.style_mixing import mix_randomly
 
 
 class GanStep:
@@ -69,10 +57,10 @@ class GanStep:
         replicas, group_size = strategy.num_replicas_in_sync, config.mbstd_group_size
         self.rows = [replica_rows(minibatch, replicas, r, group_size) for r in range(replicas)]
         self.worker_rows = worker_rows(strategy, minibatch, group_size)
-        self.num_parts = num_parts(config, resolution, minibatch, replicas)
+        parts = num_parts(config, resolution, minibatch, replicas)
         self.part_rows = np.stack([  # [parts, n], places in a replica's share
-            replica_rows(len(self.rows[0]), self.num_parts, k, min(group_size, minibatch))
-            for k in range(self.num_parts)])
+            replica_rows(len(self.rows[0]), parts, k, min(group_size, minibatch))
+            for k in range(parts)])
         self.labels = None
         if self.G.label_size:
             with tf.device("CPU:0"):  # as many rows as images, too many for a device's memory
@@ -175,7 +163,7 @@ class GanStep:
             report = {name: tf.reduce_mean(value) for name, value in terms.items()}
             return gradients(tape, mean_loss, self.D), mean_w, {**report, "Loss/D": mean_loss}
 
-        return self._reduced(*mean_over_parts(of_part, self._parts(reals)), "Loss/D")
+        return self._reduced(of_part, reals, "Loss/D")
 
     def _g_gradients(self, step, fade, augment_p):
         """Return the same for the G loss, on its own latents and labels."""
@@ -194,26 +182,14 @@ class GanStep:
                 mean_loss = tf.reduce_mean(losses)
             return gradients(tape, mean_loss, self.G), mean_w, {"Loss/G": mean_loss}
 
-        return self._reduced(*mean_over_parts(of_part, self._parts(())), "Loss/G")
+        return self._reduced(of_part, (), "Loss/G")
 
-    def _parts(self, reals):
-        """Return the Samples of every part of this replica's share."""
-        rows = None
-        if len(self.rows) > 1:
-            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            rows = tf.gather(tf.stack(self.rows), replica)
-        if self.num_parts == 1:
-            return [Samples(rows, reals)]
-        # In the G step `reals` is empty and remains so.
-        return [Samples(tf.constant(places) if rows is None else tf.gather(rows, places),
-                        reals and Batch(*(tf.gather(values, places) for values in reals)))
-                for places in self.part_rows]
-
-    def _reduced(self, grads, mean_w, report, loss_name):
-        """Return means over the replicas, and whether loss and gradients are finite."""
+    def _reduced(self, of_part, reals, loss_name):
+        """Return means over parts and replicas, and whether loss and gradients are finite."""
         context = tf.distribute.get_replica_context()
+        means = mean_over_parts(of_part, own_samples(self.rows, self.part_rows, reals))
         grads, mean_w, report = (context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
-                                 for values in (grads, mean_w, report))
+                                 for values in means)
         return grads, mean_w, all_finite(grads) & tf.math.is_finite(report[loss_name]), report
 
     # The inputs of G and D.
@@ -226,7 +202,8 @@ class GanStep:
         """Return G's images for this critic, with mixed styles, and the mean w before mixing."""
         latents = draws.normal(f"{purpose}/latents", [self.G.latent_size])
         dlatents = self.G.mapping(latents, labels)  # [n, layers, dlatent_size]
-        mixed = self._mix_styles(dlatents, labels, draws, purpose)
+        mixed = mix_randomly(self.G, dlatents, labels, draws, purpose, self.lod_floor,
+                             self.config.style_mixing_prob)
         images = self.G.synthesis(
             mixed, resolution=self.resolution, fade=fade,
             noise=lambda layer, height, width: draws.normal(
@@ -239,21 +216,6 @@ class GanStep:
             images = tf.concat([rgb, images[..., channels.SEGMAPS]], axis=-1)
         images = with_map_contrast(images, self.config.map_contrast)
         return images, tf.reduce_mean(dlatents[:, 0], axis=0)
-
-    def _mix_styles(self, dlatents, labels, draws, purpose):
-        """Replace the layers from a random cut on by those of a second w with the same labels.
-
-        This is done for the whole minibatch at once, with probability `style_mixing_prob` (Karras
-        et al. 2019, section 3.1).
-        """
-        if self.config.style_mixing_prob == 0:
-            return dlatents
-        latent_size = self.G.latent_size
-        others = self.G.mapping(draws.normal(f"{purpose}/mixing_latents", [latent_size]), labels)
-        layers = active_layers(self.G.num_layers, self.lod_floor)
-        cut = draws.shared_integer(f"{purpose}/mixing_cut", 1, layers)
-        mixes = draws.shared_uniform(f"{purpose}/mixing") < self.config.style_mixing_prob
-        return splice_styles(dlatents, others, tf.where(mixes, cut, layers))
 
     def _process_reals(self, images, draws, fade):
         """Return uint8 reals as D sees them."""
@@ -274,7 +236,7 @@ class GanStep:
         beta = self.config.dlatent_avg_beta
         self.strategy.extended.update(
             self.G.vars["dlatent_avg"],
-            lambda var, mean: var.assign(moving_average(var, mean, beta)), args=(mean_w,))
+            lambda var, mean: var.assign(blend(mean, var, beta)), args=(mean_w,))
 
     def _update_Gs(self):
         """Set Gs to lerp(G, Gs, 0.5^(minibatch / half-life)); untrained variables are copied."""
@@ -285,32 +247,5 @@ class GanStep:
                 continue  # not trained yet, and equal in both
             weight = beta if var.trainable else 0.0
             self.strategy.extended.update(
-                var, lambda var, new, weight=weight: var.assign(moving_average(var, new, weight)),
+                var, lambda var, new, weight=weight: var.assign(blend(new, var, weight)),
                 args=(self.G.vars[name],))
-
-
-def gradients(tape: tf.GradientTape, total: tf.Tensor, network: Network) -> dict[str, tf.Tensor]:
-    """Return {name: gradient of `total`} for the variables that this resolution uses.
-
-    Adam, restarted at every change of resolution, would not move the others.
-    """
-    grads = tape.gradient(total, network.trainables)
-    return {name: grad for name, grad in grads.items() if grad is not None}
-
-
-def active_layers(num_layers: int, lod_floor: int) -> int:
-    """Return how many layers of w reach an image 2^lod_floor times smaller than the final one."""
-    return num_layers - 2 * lod_floor
-
-
-def splice_styles(dlatents: tf.Tensor, others: tf.Tensor, cut: tf.Tensor | int) -> tf.Tensor:
-    """Return [N, layers, size]: layers of `dlatents` below layer `cut`, of `others` from it on.
-
-    Source: StyleGAN (Karras et al. 2019), section 3.1.
-    """
-    return tf.where(tf.range(dlatents.shape[1])[None, :, None] < cut, dlatents, others)
-
-
-def moving_average(average: tf.Tensor, new: tf.Tensor, beta: float) -> tf.Tensor:
-    """Return lerp(new, average, beta): the running average after one more value."""
-    return new + (average - new) * beta

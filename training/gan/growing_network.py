@@ -43,6 +43,15 @@ def blend(a: tf.Tensor, b: tf.Tensor, t: float | tf.Tensor) -> tf.Tensor:
     return a + (b - a) * tf.cast(t, a.dtype)
 
 
+def gradients(tape: tf.GradientTape, total: tf.Tensor, network: Network) -> dict[str, tf.Tensor]:
+    """Return {name: gradient of `total`} for the variables that this resolution uses.
+
+    Adam, restarted at every change of resolution, would not move the others.
+    """
+    grads = tape.gradient(total, network.trainables)
+    return {name: grad for name, grad in grads.items() if grad is not None}
+
+
 class GrowingNetwork(Network):
     """What G and D share: resolutions, numbers of maps, layers with scaled weights.
 

@@ -27,6 +27,7 @@ from training.run.job import (
 )
 from training.translation.config import reconstruction_text
 
+MIN_RESOLUTION = 16  # below it, a keypoint's heatmap has about one pixel
 MAX_EVALUATED = 1000  # largest number of the validation split's pairs to evaluate
 
 
@@ -43,7 +44,7 @@ class PoseJob(SingleStageJob):
         if config.patience and not self.dataset.pairs.get("val"):
             raise UserError(f"--patience: without effect: {config.data} has no validation pairs to "
                             "measure snapshots by; leave it out")
-        resolution = fitting_resolution(config.resolution, [self.dataset])
+        resolution = fitting_resolution(config.resolution, [self.dataset], MIN_RESOLUTION)
         if resolution >> config.halvings < 2:
             raise UserError(f"--halvings={config.halvings}: {resolution}x{resolution} would shrink "
                             "to less than 2x2; give fewer")
@@ -76,11 +77,14 @@ class PoseJob(SingleStageJob):
         if not info.pairs.get("val"):
             lines.append(f"warning: {info.path} has no pairs in a validation split: the last "
                          "snapshot counts as best")
-        alone = mirroring.without_partner(info.keypoints, mirroring.pairs_by_name(info.keypoints))
+        pairs = mirroring.pairs_by_name(info.keypoints)
+        alone = mirroring.without_partner(info.keypoints, pairs)
+        kept = "in mirrored photos they keep their names (--no-mirror mirrors none)"
         if c.mirror and alone:
             lines.append(f"warning: {', '.join(alone)}: keypoints of one side without the other "
-                         "side's; in mirrored photos they keep their names (--no-mirror mirrors "
-                         "none)")
+                         f"side's; {kept}")
+        elif c.mirror and not pairs:
+            lines.append(f"warning: no keypoints are named left and right; {kept}")
         return lines
 
     def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> Pose:

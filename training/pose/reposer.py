@@ -10,8 +10,6 @@ from training.pose import body
 from training.pose.networks import PoseGenerator
 from training.translation.translator import PhotoDrawer, seed_masks
 
-VARIANT = "pose"
-
 
 class Reposer(PhotoDrawer):
     """A snapshot's generator of people.
@@ -22,7 +20,7 @@ class Reposer(PhotoDrawer):
     For the others see PhotoDrawer.
     """
 
-    variant, lack = VARIANT, "draws no people in other poses"
+    variant, lack = "pose", "draws no people in other poses"
 
     def __init__(self, path: Path, minibatch: int = 8):
         """Load the generator of a snapshot file; see PhotoDrawer."""
@@ -42,11 +40,6 @@ class Reposer(PhotoDrawer):
             UserError: the network has diverged.
         """
         return self.draw_in_minibatches(self._infer, photos, source_points, target_points)
-
-
-def is_reposer(header: dict) -> bool:
-    """Return whether a snapshot's header is of a generator of people in other poses."""
-    return header.get("variant") == VARIANT
 
 
 def generator_inputs(source: tf.Tensor, source_points: tf.Tensor, target_points: tf.Tensor,

@@ -198,7 +198,7 @@ def stats_bytes(run_dir: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def explain_disk_full(run_dir: Path) -> contextlib.AbstractContextManager[None]:
+def explain_full_disk(run_dir: Path) -> contextlib.AbstractContextManager[None]:
     """Return a context that turns a full disk into a UserError naming the newest state."""
     def advice():
         states = list_states(run_dir)

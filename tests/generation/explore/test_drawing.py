@@ -13,8 +13,10 @@ from generation import pairs, sheets
 from generation.explore import drawing
 from generation.explore.drawing import BETWEEN, MIXED, SampleSpec
 from generation.selection import Selection
+from tests.tools.domains import save_cyclegan, tiny, two_datasets
 from tests.tools.generators import RESOLUTION, save_network
 from tests.tools.translations import save_translator
+from training.cycle.translator import CycleTranslator
 from training.sampler import Sampler, label_maps
 from training.translation.translator import Translator
 
@@ -152,6 +154,25 @@ def test_other_files_and_too_large_photos_are_one_line(tmp_path):
 def test_a_photo_is_reduced(tmp_path):
     Image.new("RGB", (2048, 512), (10, 20, 30)).save(tmp_path / "wide.png")
     assert drawing.read_photo(tmp_path / "wide.png").shape == (256, 1024, 3)
+
+
+def test_a_photo_is_translated_as_generate_does(tmp_path, rng):
+    """Made square as the photos of its own direction were, and refused where the network translates
+    a garment alone: a photo does not show where that is."""
+    data = two_datasets(tmp_path)
+    content = json.loads((data[1] / "dataset.json").read_text())
+    (data[1] / "dataset.json").write_text(json.dumps({**content, "options": {"fit": "crop"}}))
+    path = save_cyclegan(tmp_path / "whole.safetensors", tiny(data))
+    photo = rng.integers(0, 256, (24, 40, 3), np.uint8)
+    for direction in ("AtoB", "BtoA"):
+        translator = CycleTranslator(path, direction, 1)
+        there, = translator.translate([photo])
+        back, = translator.translate([there], True)
+        for found, expected in zip(drawing.translate_photo(translator, photo), (there, back)):
+            np.testing.assert_array_equal(found, expected)
+    path = save_cyclegan(tmp_path / "box.safetensors", tiny(data, garment="box"))
+    with pytest.raises(UserError, match=r"^box\.safetensors: translates box alone, .*--source="):
+        drawing.translate_photo(CycleTranslator(path, "AtoB", 1), photo)
 
 
 # Painted maps

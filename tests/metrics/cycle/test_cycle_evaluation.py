@@ -35,6 +35,8 @@ from tests.training.cycle.test_losses import moved_to_the_middle
 from training.cycle.domains import Domain
 from training.snapshots import read_header
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 NO_CHOICE = {"A": None, "B": None}
 
 
@@ -119,7 +121,7 @@ def test_values_on_test_photos(opened):
     assert [len(found.training[side]) for side in "AB"] == [2, 3]
 
 
-def test_the_classifier_tells_the_lists_apart(opened, cache, monkeypatch):
+def test_the_classifier_tells_the_lists_apart(opened, cache, compiled, monkeypatch):
     """For unseen photos, and for photos with swapped colours; the next time it is read from the
     cache, and made again if that is damaged."""
     networks, photos, training = opened
@@ -221,7 +223,8 @@ def test_photos_without_the_garment_are_measured_too(tmp_path, place):
 
 
 @pytest.mark.slow
-def test_a_line_has_everything_that_defines_a_value(place, tmp_path, monkeypatch, capsys):
+def test_a_line_has_everything_that_defines_a_value(place, compiled, tmp_path, monkeypatch,
+                                                    capsys):
     """By run_metrics.py without --metrics, which computes all of them."""
     monkeypatch.chdir(tmp_path)
     np.savez("inception.npz", **small_arrays())

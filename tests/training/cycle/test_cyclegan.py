@@ -24,14 +24,6 @@ def data(tmp_path_factory):
     return two_datasets(tmp_path_factory.mktemp("boxes"))
 
 
-@pytest.fixture
-def eagerly():
-    """Run eagerly: few steps take less time than one trace."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def test_neighbouring_seeds_have_different_networks(data):
     digests = [network.digest() for seed in (1, 2, 3)
                for network in tools.cyclegan(tiny(data, seed=seed)).make_networks().values()]
@@ -110,17 +102,19 @@ def test_the_terms_of_the_losses(data, eagerly, changes):
     assert all(name.startswith("Training/gradient_norm/") for name in report)
 
 
-def test_gradients_are_those_of_the_losses(data, eagerly):
+def test_gradients_are_those_of_the_losses(data, eagerly, request):
     """Along one direction of each network's variables. Critics' losses are not in the generators'
-    gradients."""
+    gradients. Compiled."""
     config = tiny(data, garment="box", identity_weight=0.5, pool=0)
     method, progress = begun(config)
     steps(method, progress, 1)
+    request.getfixturevalue("compiled")
     batch = method.next_batch(method.stage(progress), progress)
-    (grads, *_), rng = method._gradients(batch, tf.constant(1)), np.random.default_rng(3)
+    gradients, rng = tf.function(method._gradients, autograph=False), np.random.default_rng(3)
+    grads, *_ = gradients(batch, tf.constant(1))
 
     def total(kind):
-        report = method._gradients(batch, tf.constant(1))[-1]
+        report = gradients(batch, tf.constant(1))[-1]
         return sum(float(method._weight(name) if kind == "G" else 1) * float(value)
                    for name, value in report.items() if name.startswith("Loss/")
                    and (name.split("/")[1] == "D") == (kind == "D"))

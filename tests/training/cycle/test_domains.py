@@ -1,5 +1,7 @@
 """Two lists of photos: what is read from them, in which order, and their random changes."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -49,7 +51,9 @@ def test_folders_of_photos_and_of_pairs(tmp_path):
     photo = np.full((20, 40, 3), 90, np.uint8)
     (tmp_path / "photos").mkdir()
     Image.fromarray(photo).save(tmp_path / "photos/x.png")
+    os.mkfifo(tmp_path / "photos/pipe.png")  # reading it would block for ever
     source = open_list(tmp_path / "photos")
+    assert source.splits == {"train": 1}
     assert isinstance(source, UnlabelledFolder) and source.largest_level() == 32
     rgb = Domain.open(source, 16).read(0)
     assert (rgb[:4] == 255).all() and (rgb[4:12] == 90).all() and (rgb[12:] == 255).all()

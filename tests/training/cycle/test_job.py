@@ -86,6 +86,7 @@ def test_a_folder_of_pairs_is_read_at_the_size_of_half_of_them(place, capsys):
     (["--target=copy"], "--target: copy has the same photos as --data=a"),
     (["--target=a", "--garment=box"], "or another garment with --target-garment"),
     (["--target=nowhere"], "data set nowhere does not exist"),
+    (["--target=empty"], "empty: neither a finished data set .* nor a folder of photos .*.jpg"),
     (["--target=b", "--resolution=32"], "--resolution=32: a goes up to 16"),
     (["--target=b", "--resolution=4"], "--resolution=4: 8 at least"),
     (["--target=b", "--strides=3"], "--strides=3: at 16x16 no patch is left"),
@@ -106,6 +107,7 @@ def test_a_folder_of_pairs_is_read_at_the_size_of_half_of_them(place, capsys):
 ])
 def test_wrong_options_are_refused(place, options, error):
     shutil.copytree("a", "copy")
+    (place / "empty").mkdir()
     box_dataset(place / "copy-of-c", BLUE, 4, seed=3, has_maps=False)
     with pytest.raises(UserError, match=error):
         run(*([] if any("--data" in option for option in options) else ["--data=a"]), *options,

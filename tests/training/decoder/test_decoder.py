@@ -31,6 +31,8 @@ from training.sampler import Sampler, seed_noise
 from training.snapshots import load_snapshot, read_header
 from training.state import TrainingState, save_state
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 KINDS = ("linear", "conv", "mlp")
 
 
@@ -48,9 +50,11 @@ def test_pictures_are_reproduced(folder):
     assert np.abs(again.astype(int) - written).max() <= 1 and written.std() > 10
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_is_the_mean_over_labelled_pixels(folder, tmp_path, kind):
+@pytest.mark.parametrize("kind, mode", [
+    ("linear", "eagerly"), ("conv", "eagerly"), ("mlp", "compiled")])
+def test_the_loss_is_the_mean_over_labelled_pixels(folder, request, kind, mode):
     """Against NumPy, from the network's own logits of the features with the step's noise."""
+    request.getfixturevalue(mode)
     origin, out = folder
     config = tiny(out, kind)
     method, progress = begun(config, origin)
@@ -105,7 +109,7 @@ def test_pixels_of_an_mlp_have_their_own_labels(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_learns_what_colours_mean(folder, tmp_path, kind):
+def test_it_learns_what_colours_mean(folder, compiled, tmp_path, kind):
     """From six pictures, for two others and for new seeds; the snapshot is a network of colours and
     maps for every script."""
     origin, out = folder
@@ -185,6 +189,8 @@ def test_its_pictures_are_labelled_as_its_generators(folder, tmp_path, capsys):
                f"--init-from={origin}", f"--results={tmp_path}", "--dry-run"]
     assert train.main(command) == 0
     assert "8 of 8 pictures have labels" in capsys.readouterr().out
+    assert failure(*command[2:3], f"--init-from={tmp_path / 'run'}").endswith(
+        f"a decoder is trained on a Style-GAN: give {origin}")
     both = read_header(tmp_path / "run/network-final.safetensors")["digest"]
     dataclasses.replace(made, network="run", digest=both).write(tmp_path / "more")
     generate.main([f"--network={tmp_path / 'run'}", "--seeds=0", *for_labelling])

@@ -17,6 +17,8 @@ from training.gan import augmentation
 from training.snapshots import read_header
 from training.stylegan import StyleGan
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 FINAL = "network-final.safetensors"
 # With this target p rises by 0.32 at every update.
 RISING = dict(augment="ada", ada_target=-1.0, ada_kimg=0.1)

@@ -56,7 +56,7 @@ def test_no_other_distribution_is_better(case, strength):
     shares = balance.photo_factors(shown, strength) / len(shown)
     free = shown.any(axis=1)
     best = objective(shares, shown, strength)
-    for _ in range(500):
+    for _ in range(100):
         goal = np.where(free, np.exp(rng.normal(0, rng.uniform(0.1, 2), len(shown))), 1)
         for _ in range(100):
             goal[free] *= free.sum() / goal[free].sum()

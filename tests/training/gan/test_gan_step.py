@@ -15,6 +15,8 @@ from training.gan.gan_step import GanStep
 from training.gan.init_from import enter_stage, new_state
 from training.gan.schedule import Critic, stage_critics, training_schedule
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 NUM_CLASSES = 5
 ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
 
@@ -263,7 +265,7 @@ def test_running_average_has_its_half_life(tiny_config, rng):
     ("classes", 0, {}),
     ("rgb", 3, {**WGAN_GP, "mbstd_group_size": 8})],
     ids=["two critics", "labels, WGAN-GP, groups of 8"])
-def test_two_replicas_equal_one(tiny_config, rng, stage_name, label_size, changes):
+def test_two_replicas_equal_one(tiny_config, rng, compiled, stage_name, label_size, changes):
     """Three steps on the same global minibatches: same weights, and the replicas stay equal."""
     config = tiny_config(resolution=8, **changes)
     mirrored = mirrored_strategy("cpu", 2)
@@ -314,15 +316,22 @@ def test_non_finite_values_stop_both_updates_and_are_counted(tiny_config, rng, v
     assert all(np.array_equal(before[n], after[n]) for n in state.networks["G"].trainables)
 
 
-def test_one_trace_serves_a_whole_fade(tiny_config, rng):
-    """lrate, fade and step are tensors."""
-    config = tiny_config(variant="rgb", resolution=8)
-    state = state_in_stage(config, "rgb")
-    critic = Critic("rgb", 3)
-    turn = make_turn(config, state, critic, fading=True)
-    for step, fade, lrate in ((0, 0.9, 0.001), (1, 0.5, 0.002), (2, 0.1, 0.0015)):
-        turn(reals(rng, critic), step, fade, lrate)
+def test_one_trace_serves_a_whole_fade(tiny_config, rng, compiled):
+    """lrate, fade and step are tensors. Nothing of a step needs their values: maps and labels,
+    mixed styles and a penalty are compiled here, and the first step equals an eager one."""
+    config = tiny_config(resolution=8, map_contrast=5.0, style_mixing_prob=0.5, **WGAN_GP)
+    critic = stage_critics("2d", "classes", NUM_CLASSES, joint_rgb_grad=0.5)[1]
+    table = rng.standard_normal((5, 3)).astype(np.float32)
+    batch = reals(rng, critic, label_size=3)
+    turn, eager_turn = (make_turn(config, state_in_stage(config, "classes", label_size=3), critic,
+                                  fading=True, labels=table) for _ in range(2))
+    reports = [turn(batch, step, fade, lrate)
+               for step, fade, lrate in ((0, 0.9, 0.001), (1, 0.5, 0.002), (2, 0.1, 0.0015))]
     assert num_traces(turn) == 1
+    tf.config.run_functions_eagerly(True)
+    for name, value in eager_turn(batch, 0, 0.9, 0.001).items():
+        np.testing.assert_allclose(reports[0][name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+    assert reports[2]["Progress/skipped_updates"] == 0
 
 
 def test_draws_depend_only_on_seed_step_name_and_row():

@@ -19,6 +19,8 @@ from training.gan.schedule import make_stage
 from training.snapshots import load_snapshot, read_header, save_snapshot
 from training.stylegan import StyleGan
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_a_grown_network_draws_and_scores_as_before(tiny_config, steps):

@@ -164,12 +164,33 @@ def test_options_that_do_not_fit_are_refused(data, tmp_path):
                                                         "--neighbourhood=5")
     assert "expected an odd number" in failure(*common, "--neighbourhood=4")
     assert "goes up to 16" in failure(*common, "--resolution=32")
+    assert "16 at least" in failure(*common, "--resolution=8", "--halvings=2")
     assert "would shrink to less than 2x2" in failure(*common, "--halvings=4")
     assert "no patch is left" in failure(*common, "--d-strides=3")
     assert "--norm=instance" in failure(*common, "--norm=batch", "--minibatch=1")
     assert "--inception: without effect" in failure(*common, "--inception=x")
     assert "--init-from: without effect" in failure(*common, "--init-from=3")
     assert "cannot be shared by 3 devices" in failure(*common, "--gpus=3")
+
+
+def test_keypoints_that_are_not_swapped_in_mirrored_photos_are_named(tmp_path):
+    """One side's alone; and all, if no name shows a side."""
+    data = people_dataset(tmp_path / "people")
+    content = json.loads((data / "dataset.json").read_text())
+    for renamed, expected in (
+            ({}, []), ({"left_ankle": "foot_left"}, ["right_ankle, foot_left: keypoints of one"]),
+            ({"left_": "L", "right_": "R"}, ["no keypoints are named left and right"])):
+        names = " ".join(tools.NAMES)
+        for old, new in renamed.items():
+            names = names.replace(old, new)
+        (data / "dataset.json").write_text(json.dumps({**content, "keypoints": names.split()}))
+        for mirror in ([], ["--no-mirror"]):
+            options = parse_training_options(["--variant=pose", f"--data={data}", "--preset=tiny",
+                                              "--device=cpu", "--skips=plain", *mirror])
+            warned = [line for line in train.make_job(options, given_options(options), None).notes
+                      if line.startswith("warning")]
+            assert len(warned) == (0 if mirror else len(expected))
+            assert all(text in line for text, line in zip(expected, warned))
 
 
 def test_reconstructions_set_their_default_weights():

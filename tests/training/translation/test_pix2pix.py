@@ -34,6 +34,8 @@ from training.translation.config import Pix2PixConfig
 from training.translation.pix2pix import jitter_randomly
 from training.translation.translator import Translator
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -59,12 +61,13 @@ def evaluation(metrics, data, **options):
 
 # A step
 
-@pytest.mark.parametrize("options", [
-    {}, {"critic": "semantic", "scales": 2, "spectral_norm": True},
-    {"generator": "resnet", "blocks": 1, "norm": "batch", "reconstruction": "none",
-     "critic": "capacity"}], ids=["pix2pix", "semantic", "resnet"])
-def test_a_step_updates_d_and_then_g_with_the_new_d(data, options):
+@pytest.mark.parametrize("options, mode", [
+    ({}, "compiled"), ({"critic": "semantic", "scales": 2, "spectral_norm": True}, "eagerly"),
+    ({"generator": "resnet", "blocks": 1, "norm": "batch", "reconstruction": "none",
+      "critic": "capacity"}, "eagerly")], ids=["pix2pix", "semantic", "resnet"])
+def test_a_step_updates_d_and_then_g_with_the_new_d(data, request, options, mode):
     """D's gradient is from reals and the old G's fakes; G's is from the new D."""
+    request.getfixturevalue(mode)
     method, progress = begun(tiny(data, **options))
     c, stage = method.config, method.stage(progress)
     batch = method.next_batch(stage, progress)
@@ -216,7 +219,7 @@ def test_flips_mirror_maps_and_swap_pairs(data):
 # Trainings
 
 @pytest.mark.slow
-def test_it_learns_what_colours_mean(data, tmp_path):
+def test_it_learns_what_colours_mean(data, compiled, tmp_path):
     """A minute suffices for red where red should be; the scores select the best snapshot, and the
     run's translator draws what the training shows."""
     segmenter = segmentation_network(data, tmp_path / "segmenter", kimg=0.8)
