@@ -8,8 +8,11 @@ import traceback
 
 import pytest
 
-from experiments import study
+from dnnlib import charts
+from experiments import leather_denim, study, tables, twenty_labels
 
+# Drawn anew after every training, for a second each.
+CHARTS = ((leather_denim, "curves"), (tables, "bar_chart"), (twenty_labels, "growth_chart"))
 # Writes a training's files; a file `fail-<run>` makes it fail, `wait-<run>` wait for a signal.
 TRAIN = """
 import json, signal, sys, time
@@ -105,9 +108,20 @@ def run_here(processes, command):
 
 @pytest.fixture
 def stand_ins(started, monkeypatch):
-    """Return StandIns in place of the scripts, run in this process."""
+    """Return StandIns in place of the scripts, run in this process; no charts are drawn."""
     monkeypatch.setattr(study.Processes, "run", run_here)
+    for module, name in CHARTS:
+        monkeypatch.setattr(module, name, lambda *args: b"")
     return started
+
+
+@pytest.fixture
+def draw_charts(stand_ins, monkeypatch):
+    """Return a function that lets the charts be drawn from now on."""
+    def draw():
+        for module, name in CHARTS:
+            monkeypatch.setattr(module, name, getattr(charts, name))
+    return draw
 
 
 @pytest.fixture

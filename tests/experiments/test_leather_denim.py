@@ -155,11 +155,13 @@ def test_a_table_needs_no_photos(cycle_ins, options, tmp_path):
     assert "| `zhu-6` | 1 |" in (tmp_path / "out/leather_denim.md").read_text()
 
 
-def test_the_table_and_the_curves(cycle_ins, options, tmp_path):
+def test_the_table_and_the_curves(cycle_ins, draw_charts, options, tmp_path):
     cycle_ins.set_metrics({
         "zhu-9-seed1": values(2.0), "zhu-9-seed2": values(2.1), "zhu-6-seed1": values(3.0, 0.08),
         "zhu-6-seed2": values(3.1, 0.081)})
     assert leather_denim.main(options("--rows=zhu-9,zhu-6", "--seeds=1,2")) == 0
+    draw_charts()
+    assert leather_denim.main([f"--out={tmp_path / 'out'}", "--table-only"]) == 0
     text = (tmp_path / "out/leather_denim.md").read_text()
     assert "| `zhu-9` | 2 | 2.05 ± 0.05 | 50.0 ± 0.0 | 25.0 ± 0.0 | 75.0 ± 0.0 |" in text
     assert "KID x 1000 of untranslated photos 125.0; KID floor x 1000, to denim 1.0" in text

@@ -82,13 +82,13 @@ def test_a_network_learns_from_style_c_gan_2d(stand_ins, options, tmp_path):
 
 def test_the_table_and_its_curves(stand_ins, options, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(twenty_labels, "growth_chart", lambda panels, *text: drawn.append(
-        panels) or growth_chart(panels, *text))
     stand_ins.set_metrics({
         "real-5-seed1": values(0.10, 0.5), "real-5-seed2": values(0.12, 0.6),
         "real-20-seed1": values(0.2, 0.7), "real-20-seed2": values(0.2, 0.7),
         "teacher-20-seed1": values(0.3, 0.8)})
     assert twenty_labels.main(options("--rows=real-5,real-20", "--seeds=1,2")) == 0
+    monkeypatch.setattr(twenty_labels, "growth_chart", lambda panels, *text: drawn.append(
+        panels) or growth_chart(panels, *text))
     assert twenty_labels.main(options("--rows=teacher-20", "--seeds=1")) == 0
     text = (tmp_path / "out/twenty_labels.md").read_text()
     assert "| labels of | 5 | 20 |" in text
