@@ -9,9 +9,17 @@ from typing import Any
 
 from dnnlib import cli
 from dnnlib.cli import IdleRule
+from dnnlib.data.dataset import read_fit
 from dnnlib.download import cache_dir
 from dnnlib.util import UserError
-from metrics.image_sources import ImageSource, PeopleSource, is_dataset, open_images, warn
+from metrics.image_sources import (
+    ImageSource,
+    PeopleSource,
+    is_dataset,
+    open_images,
+    warn,
+    warn_of_other_fit,
+)
 from metrics.map_quality import MEASURES, MapMeasure
 from metrics.metric_base import (
     CYCLE_METRICS,
@@ -72,7 +80,10 @@ def main(argv: list[str]) -> int:
         metrics = [adapt_to_translator(metric, inputs.count) for metric in metrics]
     if options.nearest:
         neighbours = reals_of_split(options, header, options.split or "train")
-    warn_of_other_data(header, [*reals.values(), inputs, neighbours])
+    sources = [source for source in (*reals.values(), inputs, neighbours) if source]
+    warn_of_other_data(header, sources)
+    for path in {source.about["path"] for source in sources if "split" in source.about}:
+        warn_of_other_fit(path, read_fit(path), header.get("fit", read_fit(path)))
     if any(metric.uses == "segmenter" for metric in metrics):
         measure_segmenter(options, reals[SPLIT], command)
         return 0
@@ -163,13 +174,12 @@ def reals_directory(options: argparse.Namespace, header: dict) -> str:
     return directory
 
 
-def warn_of_other_data(header: dict,
-                       sources: Iterable[ImageSource | PeopleSource | None]) -> None:
+def warn_of_other_data(header: dict, sources: Iterable[ImageSource | PeopleSource]) -> None:
     """Warn if the data set that a network's header names has changed since the training."""
     learned = header.get("dataset", {})
     if not {"path", "digest"} <= learned.keys():
         return
-    for source in filter(None, sources):
+    for source in sources:
         if (os.path.realpath(source.about["path"]) == os.path.realpath(str(learned["path"]))
                 and source.about["digest"] != learned["digest"]):
             warn(f"warning: {source.about['path']} is not the data set of the training any more: "

@@ -74,6 +74,14 @@ def warn(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def warn_of_other_fit(path: str | Path, fit: str, learned: str) -> None:
+    """Warn if photos are made square in another way than those of a network's training were; both
+    are of pyramid.FITS."""
+    if fit != learned:
+        warn(f"warning: {path}: made square by --fit={fit}, the training's by --fit={learned}: "
+             "unless photos are square, that alone changes the metrics")
+
+
 def is_dataset(directory: str | Path) -> bool:
     """Return whether a folder is a data set; True if it is missing, which is then reported as a
     missing data set."""

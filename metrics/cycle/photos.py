@@ -14,7 +14,7 @@ from dnnlib.data.dataset import DatasetInfo
 from dnnlib.data.labelled import PairFolder
 from dnnlib.util import UserError
 from metrics.cycle.networks import CycleNetworks
-from metrics.image_sources import ImageSource, warn
+from metrics.image_sources import ImageSource, warn, warn_of_other_fit
 from training.cycle.domains import SMALLEST_SHARE, Domain, open_list, split_mask, to_floats
 from training.cycle.losses import critic_view
 
@@ -136,8 +136,10 @@ def open_test_photos(header: dict, network: Path, given: dict[str, str | None], 
                       for name in names)
         # For a network of whole photos, all are used, however little of these classes they show.
         smallest_share = SMALLEST_SHARE if stored["garment"] else 0.0
-        found.append(Domain.open(source, header["lod"]["resolution"], names,
-                                 split if is_dataset else TRAIN, smallest_share))
+        domain = Domain.open(source, header["lod"]["resolution"], names,
+                             split if is_dataset else TRAIN, smallest_share)
+        warn_of_other_fit(source.path, domain.fit, stored.get("fit", domain.fit))
+        found.append(domain)
     photos = CyclePhotos(*found)
     _check_apart(photos)
     return photos

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,7 +43,7 @@ def root(tmp_path_factory):
     """Make a data set, a translator, a segmenter, and narrow Inception and VGG16 weights."""
     path = tmp_path_factory.mktemp("translated")
     data = coloured_dataset(path / "coloured")
-    save_translator(path / "run.safetensors", about={"dataset": {"path": str(data)}})
+    save_translator(path / "run.safetensors", about={"dataset": {"path": str(data)}, "fit": "pad"})
     network = build("Segmenter", "S", {"resolution": 16, "num_outputs": 3, "unet_fmaps": 2,
                                        "architecture": "unet"})
     save_snapshot(path / "segmenter.safetensors", {"S": network}, {
@@ -114,6 +115,19 @@ def test_a_translator_by_hand(root, capsys):
     assert record["network_digest"] == read_header(root / "run.safetensors")["digest"]
     assert json.loads((root / "miou.json").read_text())["rare"] == record["rare"]
     assert newest(root, "kid4")["num_reals"] == 4 and "floor" in newest(root, "kid4")
+
+
+def test_photos_made_square_in_another_way_are_named(root, posed, capsys):
+    """Than those of the training."""
+    for data, network in (("coloured", "run.safetensors"), ("people", "posed/run.safetensors")):
+        content = json.loads((root / data / "dataset.json").read_text())
+        other = shutil.copytree(root / data, root / f"cropped-{data}")
+        (other / "dataset.json").write_text(json.dumps({**content, "options": {"fit": "crop"}}))
+        for path in (root / data, other):
+            run_metrics.main([f"--network={root / network}", "--metrics=l1", "--split=val",
+                              f"--data={path}"])
+            assert (f"{other}: made square by --fit=crop, the training's by --fit=pad: unless"
+                    in capsys.readouterr().err) == (path == other)
 
 
 def test_the_split_and_the_dropout(root):
@@ -236,7 +250,8 @@ def test_options_that_do_not_fit_the_network_are_refused(root):
 def posed(root):
     """Write a network that draws people in poses; its data set has validation but no test pairs."""
     data = people_dataset(root / "people")
-    return save_reposer(root / "posed" / "run.safetensors", about={"dataset": {"path": str(data)}})
+    return save_reposer(root / "posed" / "run.safetensors",
+                        about={"dataset": {"path": str(data)}, "fit": "pad"})
 
 
 def of_poses(posed, *options):

@@ -90,6 +90,10 @@ class CycleJob(SingleStageJob):
             if count == 1:
                 lines.append(f"warning: {domain.source.path} has only one photo: its critic will "
                              "know it by heart")
+        a, b = (domain.fit for domain in self.domains)
+        if a != b and not self.config.garment:
+            lines.append(f"warning: photos A are made square by --fit={a}, B by --fit={b}: unless "
+                         "all are square, white bars alone tell A from B, and will be learned")
         return lines
 
     def digests(self) -> dict[str, str | None]:

@@ -318,7 +318,12 @@ def test_photos_of_folders(place, tmp_path, capsys):
     folder = tmp_path / "photos"
     folder.mkdir()
     tf.io.write_file(str(folder / "1.png"), tf.io.encode_png(tf.zeros([9, 9, 3], tf.uint8)))
-    assert len(open_test_photos(header, path, {"A": str(folder), "B": None}, "test").A.numbers) == 1
+    for fit in ("pad", "crop"):
+        header["domains"]["A"] |= {"fit": fit}
+        photos = open_test_photos(header, path, {"A": str(folder), "B": None}, "test")
+        assert len(photos.A.numbers) == 1
+        assert (f"photos: made square by --fit=pad, the training's by --fit={fit}: unless" in
+                capsys.readouterr().err) == (fit == "crop")
     swapped = {"A": str(place / "b"), "B": str(place / "a")}
     capsys.readouterr()
     open_test_photos(header, path, swapped, "test")

@@ -1,5 +1,6 @@
 """CycleGANs by train.py: plans, and what is refused before anything is trained."""
 
+import json
 import shlex
 import shutil
 from types import SimpleNamespace
@@ -55,6 +56,16 @@ def test_the_plan_names_both_lists(place, capsys):
     assert "CycleGAN of 1 blocks at 16x16, 0.9 kimg: 225 steps of 4" in out
     run("--data=a", "--target=c", "--garment=box", "--dry-run")
     assert "B: has no maps: its photos are translated as a whole" in capsys.readouterr().out
+
+
+def test_white_bars_of_one_list_alone_are_named(place, capsys):
+    """Unless critics see garments alone."""
+    content = json.loads((place / "a/dataset.json").read_text())
+    (place / "a/dataset.json").write_text(json.dumps({**content, "options": {"fit": "crop"}}))
+    for options, warned in (([], True), (["--garment=box"], False)):
+        run("--data=a", "--target=b", "--dry-run", *options)
+        assert ("warning: photos A are made square by --fit=crop, B by --fit=pad"
+                in capsys.readouterr().out) == warned
 
 
 def test_folders_of_photos_and_a_single_photo(place, capsys):
