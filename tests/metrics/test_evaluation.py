@@ -96,7 +96,7 @@ class PairNetwork:
 
     def synthesis(self, dlatents, at, fade, noise):
         values = tf.constant([-1.0] * 3 + [0.5] * self.num_classes)
-        return tf.ones([len(dlatents), 4, 4, 1]) * values
+        return tf.ones([tf.shape(dlatents)[0], 4, 4, 1]) * values
 
 
 def test_a_trainings_metrics_of_pairs_start_with_the_classes(tmp_path, rng, monkeypatch):

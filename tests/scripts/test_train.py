@@ -372,7 +372,8 @@ def notes(info, *argv):
         metrics = stylegan_job.fitting_metrics(config.metrics, info)
         config = dataclasses.replace(config, metrics=metrics)
     needs_validation = SPLIT in reals_of(training_metrics(config.metrics))
-    return config.metrics, stylegan_job.start_notes(config, info, options, {}, needs_validation)
+    return config.metrics, stylegan_job.start_notes(config, info, options, None, {},
+                                                    needs_validation)
 
 
 def test_a_small_validation_split_is_not_used_for_selection(tmp_path):

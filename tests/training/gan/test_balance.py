@@ -327,7 +327,8 @@ def test_a_stopped_run_draws_the_same_photos(data, tmp_path):
 
 def test_start_notes_describe_the_balance(data):
     options = SimpleNamespace(preset="demo-32", init_from=None)
-    lines = start_notes(config_of(data, mirror=False), open_dataset(data), options, {}, False)
+    config = config_of(data, mirror=False)
+    lines = start_notes(config, open_dataset(data), options, None, {}, False)
     (line,) = [line for line in lines if line.startswith("balanced: the joint critic sees ")]
     assert "; no photo shows legs; " in line
 
