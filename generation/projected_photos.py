@@ -32,7 +32,7 @@ from dnnlib import util
 from dnnlib.data import channels, dataset, films, labelled, pictures, pyramid
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import LABELS, read_label_png
-from dnnlib.data.photos import PhotoError, decode_photo
+from dnnlib.data.photos import PhotoError, decode_file
 from dnnlib.util import UserError
 from generation.labelling import OVERLAYS, check_labelled_classes, find_photos, label_map_at_size
 from generation.projection import Projection, Projector, Settings, resize_for_vgg
@@ -76,9 +76,9 @@ class PhotoFiles:
     def read(self, number: int) -> SourcePhoto:
         path = self._paths[number]
         try:
-            return SourcePhoto(path.stem, path.name, decode_photo(path.read_bytes()))
-        except (PhotoError, OSError) as error:
-            raise UserError(f"{path}: {util.one_line(error)}") from None
+            return SourcePhoto(path.stem, path.name, decode_file(path))
+        except PhotoError as error:
+            raise UserError(f"{path}: {error}") from None
 
 
 class StoredPhotos:

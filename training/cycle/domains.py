@@ -13,8 +13,7 @@ import tensorflow as tf
 
 from dnnlib.data import channels, dataset, pyramid
 from dnnlib.data.labelled import PairFolder, pair_folders, parse_picture
-from dnnlib.data.photo_names import IMAGE_SUFFIXES
-from dnnlib.data.photos import decode_photo, probe
+from dnnlib.data.photos import FORMATS, decode_file, list_pictures, probe
 from dnnlib.tflib.distribute import Draws
 from dnnlib.util import UserError
 from training.cycle.config import CycleConfig
@@ -37,11 +36,10 @@ class UnlabelledFolder:
     def __init__(self, path: str | Path, resolution: int | None = None):
         """List the photos; raise UserError if there are none. `resolution`: see PairFolder."""
         self.path, self.resolution = Path(path), resolution
-        self._files = sorted(file for file in self.path.iterdir()
-                             if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
+        self._files = list_pictures(self.path)
         if not self._files:
             raise UserError(f"{path}: neither a data set nor a folder of photos "
-                            f"({', '.join(IMAGE_SUFFIXES)})")
+                            f"({', '.join(FORMATS)})")
         self.name, self.splits = self.path.resolve().name, {"train": len(self._files)}
 
     @functools.cached_property
@@ -61,7 +59,7 @@ class UnlabelledFolder:
 
     def read(self, number: int) -> tuple[np.ndarray, None]:
         """Return a photo uint8 [R, R, 3], and None, since it has no labels."""
-        photo = parse_picture(self._files[number], lambda path: decode_photo(path.read_bytes()))
+        photo = parse_picture(self._files[number], decode_file)
         return np.asarray(pyramid.fit_square(photo, self.resolution, "pad", pyramid.WHITE)), None
 
 
@@ -75,8 +73,7 @@ def open_list(path: str | Path) -> Source:
     if path.is_dir() and not (path / dataset.FILE_NAME).is_file():
         if pair_folders(path):
             return PairFolder(path)
-        if not list(path.glob("*.tfrecords")) and any(
-                file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir()):
+        if not list(path.glob("*.tfrecords")) and list_pictures(path):
             return UnlabelledFolder(path)
     return dataset.open_dataset(path)
 
