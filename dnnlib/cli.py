@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import hashlib
 import io
+import logging
 import math
 import os
 import re
@@ -44,6 +45,8 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
     for stream in (sys.stdout, sys.stderr):  # file names may have characters it cannot encode
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # matplotlib warns if it cannot keep its cache, which costs seconds and loses nothing.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with contextlib.nullcontext() if "--debug" in argv else hide_tensorflow_banner():
         status = exit_status(main, argv)
     sys.exit(status)
@@ -98,10 +101,12 @@ def argument_parser(description: str, examples: str) -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line."""
+    """An ArgumentParser whose errors are one line; `help_options` select the help to see."""
+
+    help_options = ""
 
     def error(self, message: str):
-        raise UserError(f"{message}; see {self.prog} --help")
+        raise UserError(f"{message}; see {self.prog} {self.help_options}--help")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
