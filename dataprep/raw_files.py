@@ -34,7 +34,7 @@ _PHOTO_PLACES = ("images", "photos.lmdb", "images.zip", "photos.zip")
 
 # The last two are what generate wrote before it wrote classes.txt.
 _CLASS_FILES = ("classes.txt", "classes.json", "labelmap.txt", OWN_FILE, MODANET_FILE)
-_MASK_SUFFIX = re.compile(r"(.+)[_.-](?:masks?|labels?|segs?|segm|segmentation|gt)", re.IGNORECASE)
+MASK_ENDING = re.compile(r"(.+)[_.-](?:masks?|labels?|segs?|segm|segmentation|gt)", re.IGNORECASE)
 
 _ANNOTATED = "annotated, so it belongs to labelled data"
 
@@ -228,7 +228,7 @@ def match_masks(images: Path, masks: Path) -> tuple[dict, list]:
         no_masks = []
         stems = _by_stem(photo_names)
         with_ending = [name for stem in stems for name in stems[stem]
-                       if (ending := _MASK_SUFFIX.fullmatch(stem)) and ending[1] in stems]
+                       if (ending := MASK_ENDING.fullmatch(stem)) and ending[1] in stems]
         mask_names = list(filter(_is_png, with_ending)) or list(filter(_is_png, photo_names)) \
             or with_ending
         are_masks = set(mask_names)
@@ -243,7 +243,7 @@ def match_masks(images: Path, masks: Path) -> tuple[dict, list]:
         skipped += [{"id": f"{Path(masks).name}/{name}",
                      "reason": "no PNG, beside a mask that is one"}
                     for name in names if name not in pngs]
-        ending = None if stem in photos_of else _MASK_SUFFIX.fullmatch(stem)
+        ending = None if stem in photos_of else MASK_ENDING.fullmatch(stem)
         moved = ending and ending[1] in photos_of and ending[1] not in all_masks
         masks_of[ending[1] if moved else stem] += pngs
 

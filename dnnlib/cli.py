@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import hashlib
 import io
+import logging
 import math
 import os
 import re
@@ -45,6 +46,8 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
     for stream in (sys.stdout, sys.stderr):  # file names may have characters it cannot encode
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # matplotlib warns if it cannot keep its cache, which costs seconds and loses nothing.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with contextlib.nullcontext() if "--debug" in argv else hide_tensorflow_banner():
         status = exit_status(main, argv)
     sys.exit(status)
@@ -99,7 +102,10 @@ def argument_parser(description: str, examples: str) -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, and name the option that may be meant."""
+    """An ArgumentParser whose errors are one line, and name the option that may be meant;
+    `help_options` select the help to see."""
+
+    help_options = ""
 
     def parse_known_args(self, args=None, namespace=None):
         found, unknown = super().parse_known_args(args, namespace)
@@ -110,7 +116,8 @@ class _Parser(argparse.ArgumentParser):
         return found, unknown
 
     def error(self, message: str):
-        raise UserError(f"{message}{'' if message.endswith('?') else ';'} see {self.prog} --help")
+        raise UserError(f"{message}{'' if message.endswith('?') else ';'} see {self.prog} "
+                        f"{self.help_options}--help")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -20,6 +20,7 @@ from dnnlib.util import (
     atomic_path,
     explain_disk_full,
     lock_directory,
+    mistaken_for,
     one_line,
     progress,
 )
@@ -31,7 +32,6 @@ BACKOFF_SEC = 1  # before the third attempt 2 s, twice as long before every furt
 MAX_WAIT_SEC = 300  # longest wait that a server may ask for
 BUSY = (408, 429, 500, 502, 503, 504)
 CHUNK = 1 << 16  # most bytes that are fetched again after a lost connection
-_WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 _reported = set()  # cache folders that cannot be written, and were warned about
 
 logging.getLogger("urllib3").setLevel(logging.ERROR)  # its messages on retries are long
@@ -169,16 +169,6 @@ def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
     """Return the hexadecimal digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def mistaken_for(start: bytes, wanted: str) -> str | None:
-    """Return what was fetched instead of `wanted` ('a network'), according to a file's first bytes,
-    and what to do; None if they show no such mistake."""
-    if start.startswith(b"version https://git-lfs"):
-        return "only a Git-LFS pointer; fetch the file itself (git lfs pull)"
-    if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_WEB_PAGE):
-        return f"a web page, not {wanted}: download it again"
-    return None
 
 
 class _Retry(urllib3.Retry):

@@ -137,8 +137,8 @@ def read_pickle(path: str | Path, classes: Iterable[str]) -> Any:
 
 def _refusal(path, reason):
     """Return the error for a file that is not an official network pickle."""
-    return UserError(f"{path}: {reason}; only official network pickles are read, and nothing in "
-                     "them is executed")
+    return UserError(f"{path}: {reason}; of pickles, only networks of StyleGAN's official "
+                     "TensorFlow release are read, not PyTorch's, and nothing in them is executed")
 
 
 def read_array(value: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
 
 class UserError(Exception):
@@ -149,13 +150,26 @@ def read_json(path: str | Path, object_hook: Callable | None = None) -> object:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({one_line(error)})") from None
+        reason = mistaken_for(Path(path).read_bytes()[:256], "JSON") or one_line(error)
+        raise UserError(f"{path}: not valid JSON ({reason})") from None
 
 
 def append_jsonl(path: str | Path, record: object) -> None:
     """Append one JSON line."""
     with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def mistaken_for(start: bytes, wanted: str) -> str | None:
+    """Return what a file is instead of `wanted` ('a network'), according to its first bytes (256
+    are enough), and what to do; None if they show no such mistake."""
+    if not start:
+        return "an empty file: copy or download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "only a Git-LFS pointer; fetch the file itself (git lfs pull)"
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_WEB_PAGE):
+        return f"a web page, not {wanted}: download it again"
+    return None
 
 
 def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:

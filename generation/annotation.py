@@ -12,6 +12,10 @@ or one COCO file. train.py --variant=decoder learns from OUT.
 """
 
 import codecs
+import collections
+import dataclasses
+import itertools
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,11 +25,13 @@ from dataprep import masks
 from dataprep.coco.annotations import load_annotations
 from dataprep.coco.segmentations import label_map_and_overlap
 from dataprep.photo_sources import PhotoFolder
+from dataprep.raw_files import MASK_ENDING
 from dnnlib import util
 from dnnlib.data import channels, pictures
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import read_class_list, write_class_list
 from dnnlib.data.labelled import LABELS
+from dnnlib.data.photo_names import IMAGE_SUFFIXES
 from dnnlib.data.photos import PhotoError
 from dnnlib.util import UserError
 from generation.labelling import check_labelled_classes, find_photos, read_photos, write_maps
@@ -173,10 +179,14 @@ def import_labels(source: Path, folder: Path, report: Callable[[str], None]) -> 
 
 
 def _picture_of(file_name, labelling):
-    """Return the picture that a file name refers to, whatever its folder and suffix (tools convert
-    pictures); None if there is none."""
-    name = Path(file_name.replace("\\", "/")).stem + ".png"
-    return name if name in labelling.pictures else None
+    """Return the picture that a file name refers to, whatever its folder, suffix (tools convert
+    pictures) and Unicode form; None if there is none."""
+    wanted = _nfc(Path(file_name.replace("\\", "/")).stem + ".png")
+    return next((name for name in labelling.pictures if _nfc(name) == wanted), None)
+
+
+def _nfc(text):
+    return unicodedata.normalize("NFC", text)
 
 
 def _read_coco(source, folder, labelling, report) -> tuple[Sequence[str], LabelMaps]:
@@ -192,14 +202,22 @@ def _read_coco(source, folder, labelling, report) -> tuple[Sequence[str], LabelM
         report(f"{source}: annotation {defect['annotation']}: {defect['reason']}: left out")
     for entry in content.skipped_images:
         report(f"{source}: image {entry['id']}: {entry['reason']}: left out")
+    entries = collections.defaultdict(list)  # {file name: entries}: some tools list a photo twice
     for photo in content.photos.values():
-        name, problem = _picture_of(photo.file_name, labelling), None
+        entries[photo.file_name].append(photo)
+    owners = collections.Counter(_picture_of(file_name, labelling) for file_name in entries)
+    for file_name, photos in entries.items():
+        name, problem = _picture_of(file_name, labelling), None
+        instances = itertools.chain.from_iterable(photo.instances for photo in photos)
+        photo = dataclasses.replace(photos[0], instances=tuple(instances))
+        sizes = {(photo.width, photo.height) for photo in photos}
         if name is None:
             problem = "no picture has this name"
-        elif (photo.width, photo.height) != (side, side):
-            problem = f"{photo.width}x{photo.height} pixels, its picture has {side}x{side}"
-        elif name in found:
-            problem = "listed twice"
+        elif owners[name] > 1:
+            problem = f"{owners[name]} names of files mean {name}"
+        elif sizes != {(side, side)}:
+            width, height = min(sizes - {(side, side)})
+            problem = f"{width}x{height} pixels, its picture has {side}x{side}"
         elif not photo.instances:
             problem = "nothing is labelled in it"
         else:
@@ -218,8 +236,7 @@ def _read_masks(source, folder, labelling, report) -> tuple[Sequence[str], Label
         raise UserError(f"--labels-from={source}: no such file or folder")
     # Find the masks, and the list that explains their numbers or colours.
     place = next((source / name for name in _MASK_FOLDERS if (source / name).is_dir()), source)
-    keys = sorted(str(path.relative_to(place)) for path in place.rglob("*")
-                  if path.suffix.lower() == ".png" and path.name[0] != ".")
+    keys = _mask_names(place)
     if not keys:
         raise UserError(f"{place}: has no PNGs; {_FORMATS}")
     listed = next((path for path in (
@@ -234,7 +251,8 @@ def _read_masks(source, folder, labelling, report) -> tuple[Sequence[str], Label
     # Match masks with pictures by name.
     side, found = labelling.resolution, {}
     for key in keys:
-        name = _picture_of(key, labelling)
+        ending = MASK_ENDING.fullmatch(str(Path(key).with_suffix("")))
+        name = _picture_of(key, labelling) or (ending and _picture_of(ending[1], labelling))
         try:
             if name is None:
                 raise PhotoError("no picture has this name")
@@ -244,3 +262,13 @@ def _read_masks(source, folder, labelling, report) -> tuple[Sequence[str], Label
         except PhotoError as error:
             report(f"{place / key}: {error}: left out")
     return classes, found
+
+
+def _mask_names(place):
+    """Return the names of the PNGs below a folder, and of pictures in other formats of which there
+    is no PNG, since they may be masks too."""
+    files = [path.relative_to(place) for path in sorted(place.rglob("*"))
+             if path.name[0] != "." and path.suffix.lower() in IMAGE_SUFFIXES]
+    pngs = {path.with_suffix("") for path in files if path.suffix.lower() == ".png"}
+    return [str(path) for path in files
+            if path.suffix.lower() == ".png" or path.with_suffix("") not in pngs]

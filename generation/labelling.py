@@ -16,14 +16,19 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dnnlib import util
 from dnnlib.data import pictures, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import read_class_list, write_class_list
 from dnnlib.data.dataset import open_part
 from dnnlib.data.labelled import LABELS
-from dnnlib.data.photo_names import IMAGE_SUFFIXES, may_block
-from dnnlib.data.photos import FORMATS, PhotoError, decode_photo, is_picture, probe
+from dnnlib.data.photos import (
+    FORMATS,
+    PhotoError,
+    decode_photo,
+    list_pictures,
+    probe,
+    read_picture_file,
+)
 from dnnlib.suggestions import command
 from dnnlib.util import UserError
 from generation.resumable_folder import content_digest, open_resumable
@@ -78,10 +83,7 @@ def find_photos(source: Path, option: str = "--source") -> list[Path]:
                           *([f"--split={split}"] if split else []), "--out=extracted")
         raise UserError(f"{option}={source}: a data set, whose photos are in record files; to use "
                         f"them, write them to a folder: {extract}")
-    photos = sorted(path for path in source.iterdir()
-                    if path.name[0] != "." and not may_block(path)
-                    and (path.suffix.lower() in IMAGE_SUFFIXES
-                         or (path.is_file() and is_picture(path))))
+    photos = list_pictures(source)
     if not photos:
         raise UserError(f"{option}={source}: no photos directly in this folder "
                         f"({', '.join(FORMATS)})")
@@ -132,10 +134,10 @@ def read_photos(paths: Iterable[Path], unreadable: dict[Path, str]) -> Iterator[
     photo."""
     for path in paths:
         try:
-            data = path.read_bytes()
+            data = read_picture_file(path)
             photo = ReadPhoto(path, decode_photo(data), probe(data))
-        except (PhotoError, OSError) as error:
-            unreadable[path] = f"{path}: {util.one_line(error)}"
+        except PhotoError as error:
+            unreadable[path] = f"{path}: {error}"
         else:
             yield photo
 

@@ -24,7 +24,7 @@ from dnnlib.data import coco, dataset, keypoints, pictures, pyramid
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.data.labelled import IMAGES
 from dnnlib.data.photo_names import leads_out
-from dnnlib.data.photos import PhotoError, decode_photo
+from dnnlib.data.photos import PhotoError, decode_file
 from dnnlib.util import UserError
 from generation.resumable_folder import first_repeated, open_resumable
 from training.pose.reposer import Reposer
@@ -123,9 +123,9 @@ class PhotoFigures:
         keypoints are for a photo of another shape."""
         file = self._file(number)
         try:
-            photo = decode_photo(file.read_bytes())
+            photo = decode_file(file)
             check_shape(self._photos[number], photo.size)
-        except (PhotoError, OSError) as error:
+        except PhotoError as error:
             raise UserError(f"{file}: {error}") from None
         return np.asarray(pyramid.fit_square(photo, resolution, self.fit, pyramid.WHITE))
 

@@ -32,7 +32,7 @@ from dnnlib import util
 from dnnlib.data import channels, dataset, films, labelled, pictures, pyramid
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import LABELS, read_label_png
-from dnnlib.data.photos import PhotoError, decode_photo, probe
+from dnnlib.data.photos import PhotoError, decode_photo, probe, read_picture_file
 from dnnlib.util import UserError
 from generation.labelling import (
     OVERLAYS,
@@ -85,10 +85,10 @@ class PhotoFiles:
     def read(self, number: int) -> SourcePhoto:
         path = self._paths[number]
         try:
-            data = path.read_bytes()
+            data = read_picture_file(path)
             return SourcePhoto(path.stem, path.name, decode_photo(data), probe(data))
-        except (PhotoError, OSError) as error:
-            raise UserError(f"{path}: {util.one_line(error)}") from None
+        except PhotoError as error:
+            raise UserError(f"{path}: {error}") from None
 
 
 class StoredPhotos:

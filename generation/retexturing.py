@@ -23,7 +23,14 @@ from dnnlib import util
 from dnnlib.data import channels, coco, pictures, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import find_class
-from dnnlib.data.labelled import IMAGES, LABELS, pair_classes, pair_folders, read_label_png
+from dnnlib.data.labelled import (
+    IMAGES,
+    LABELS,
+    check_one_class,
+    pair_classes,
+    pair_folders,
+    read_label_png,
+)
 from dnnlib.data.photos import decode_photo
 from dnnlib.util import UserError
 from generation.labelling import OVERLAYS, find_photos, read_photos
@@ -98,6 +105,7 @@ def retexture_pairs(translator: CycleTranslator, source: Path, names: Sequence[s
     garment = _Garment(classes, [find_class(name, classes, "--garment") for name in names])
     for pairs in folders:  # each has its own tables and record
         files, place = find_photos(pairs / IMAGES), out if pairs == source else out / pairs.name
+        check_one_class(sorted((pairs / LABELS).glob("*.png")), classes)
         with _open_folder(translator, garment, place) as folder:
             part = _write_all(translator, files, garment, folder)
             done = {Path(name).stem for name in folder.done}

@@ -20,8 +20,14 @@ from dnnlib.data import channels, dataset, pictures, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.dataset import DatasetInfo
-from dnnlib.data.labelled import IMAGES, LABELS, pair_classes, read_label_png
-from dnnlib.data.photo_names import may_block
+from dnnlib.data.labelled import (
+    IMAGES,
+    LABELS,
+    check_one_class,
+    pair_classes,
+    read_label_png,
+)
+from dnnlib.data.photos import list_pictures
 from dnnlib.util import UserError
 from generation.resumable_folder import content_digest, first_repeated, open_resumable
 from training.sampler import Sampler, label_maps
@@ -61,16 +67,17 @@ class LabelFiles:
         parts = [part for part in (path, *sorted(path.glob("shard-*-of-*")))
                  if (part / LABELS).is_dir()]
         folders = [part / LABELS for part in parts] or [path]
-        self.files = [file for folder in folders for file in sorted(folder.glob("*.png"))
-                      if file.name[0] != "." and not may_block(file)]
+        self.files = [file for folder in folders for file in _label_files(folder)]
         if not self.files:
             raise UserError(f"--maps={path}: no label maps there; expected a data set, or a folder "
                             f"with PNGs, or {LABELS}/ with PNGs, and {CLASSES}")
-        self.classes = pair_classes(*(part if (part / CLASSES).is_file() else part.parent
-                                      for part in parts or [path]))
+        # A folder called labels/ has its list beside it.
+        self.classes = pair_classes(*(part.parent if not (part / CLASSES).is_file() and (
+            part.parent / CLASSES).is_file() else part for part in parts or [path]))
         self.names = [file.stem for file in self.files]
         if twice := first_repeated(self.names):
             raise UserError(f"--maps={path}: {twice}.png is there twice; rename one of them")
+        check_one_class(self.files, self.classes)
         self.identity, self.fit = {"maps": str(path.resolve())}, fit
 
     def fingerprint(self, number: int) -> str | None:
@@ -82,6 +89,17 @@ class LabelFiles:
         found = [read_label_png(self.files[number], len(self.classes)) for number in numbers]
         return fit_maps([np.where(labels == channels.IGNORE, 0, labels) for labels in found],
                         resolution, len(self.classes), self.fit)
+
+
+def _label_files(folder):
+    """Return the PNGs directly in a folder. Raise UserError for a picture of another format, unless
+    it may be the photo of one of the PNGs."""
+    found = [file for file in list_pictures(folder) if file.suffix.lower() == ".png"]
+    stems = {file.stem for file in found}
+    if others := [file for file in list_pictures(folder) if file.stem not in stems]:
+        raise UserError(f"{others[0]}: no PNG; label maps are PNGs: save it as one, or move it out "
+                        "of the folder")
+    return found
 
 
 class StoredMaps:

@@ -28,8 +28,8 @@ from dnnlib.data.labelled import (
     pair_folders,
     read_label_png,
 )
-from dnnlib.data.photo_names import IMAGE_SUFFIXES, MAX_BYTES
-from dnnlib.data.photos import PhotoError, decode_photo
+from dnnlib.data.photo_names import IMAGE_SUFFIXES, may_block
+from dnnlib.data.photos import PhotoError, decode_file
 from dnnlib.download import file_digest
 from dnnlib.util import UserError
 
@@ -98,7 +98,7 @@ def open_images(directory: str | Path, split: str, resolution: int | None = None
     directory = Path(directory)
     if not (directory / FILE_NAME).is_file() and (directory.parent / FILE_NAME).is_file():
         directory, split = directory.parent, directory.name
-    if is_dataset(directory):
+    if is_dataset(directory) or any(directory.glob("*.tfrecords")):  # these need a dataset.json
         info = dataset.open_dataset(directory)
         return split_source(info, split, resolution or info.resolution)
     if (parts := pair_folders(directory)) and (parts[0] / LABELS).is_dir():
@@ -195,7 +195,7 @@ def _picture_source(directory, pictures, left_out, label_paths=(), classes=()):
                 signed: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         for i in range(len(pictures)) if indices is None else indices:
             try:
-                rgb = np.asarray(_decode(pictures[i].path))
+                rgb = np.asarray(decode_file(pictures[i].path))
             except PhotoError as error:
                 raise UserError(f"{pictures[i].path}: {error}") from None
             yield rgb[None], (read_label_png(label_paths[i], len(classes), False,
@@ -225,7 +225,7 @@ def _decode_folder(directory):
 
     def decode(path: Path) -> _Picture:
         try:
-            image = _decode(path)
+            image = decode_file(path)
             return _Picture(path, image.size, hashlib.sha256(image.tobytes()).hexdigest())
         except PhotoError as error:
             return _Picture(path, None, str(error))
@@ -238,26 +238,16 @@ def _decode_folder(directory):
     # A message names three of the others, and how many more there are.
     others = [f"{path.name} ({reason})" for path, size, reason in found if not size]
     more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
-    listed = f"files that are not readable pictures: {', '.join(others[:3])}{more}"
+    listed = f"left out ({len(others):,}): {', '.join(others[:3])}{more}"
     if not usable:
         inside = ", ".join(sorted(p.name for p in directory.iterdir() if p.is_dir()))
         raise UserError(f"{directory}: no images directly in this folder"
                         + (f"; {listed}" if others else "")
                         + (f"; folders in it: {inside}" if inside else ""))
-    return usable, (f"{directory}: left out are {len(others):,} {listed}",) if others else ()
+    return usable, (f"{directory}: {listed}",) if others else ()
 
 
 def _visible_files(directory):
     """Return the files directly in a folder, in the order of their names, without hidden ones."""
     return sorted(path for path in Path(directory).iterdir()
-                  if path.is_file() and not path.name.startswith("."))
-
-
-def _decode(path):
-    """Return the PIL image of a file, decoded as in a data set. Raises PhotoError."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise PhotoError("file is too large for a picture")
-        return decode_photo(path.read_bytes())
-    except OSError as error:
-        raise PhotoError(f"file cannot be read ({error.strerror})") from None
+                  if path.name[0] != "." and not path.is_dir() and not may_block(path))

@@ -25,10 +25,9 @@ import training.networks_translation
 import training.pose.networks
 import training.segmentation.networks  # noqa: F401 (they register the types in snapshots)
 from dnnlib import util
-from dnnlib.download import mistaken_for
 from dnnlib.safe_pickle import is_pickle
 from dnnlib.tflib.network import NETWORKS, Network, build
-from dnnlib.util import UserError, arrays_digest
+from dnnlib.util import UserError, arrays_digest, mistaken_for
 from training.official import pickles as official_pickle
 from training.run.history import BEST, FINAL
 from training.snapshot_header import check_header
@@ -136,9 +135,7 @@ def open_container(path: str | Path, read: Callable) -> Any:
     with open(path, "rb") as file:
         start = file.read(256)
     mistaken = mistaken_for(start, "a network")
-    if not start:
-        mistaken = "an empty file: copy or download it again"
-    elif start.startswith(b"PK"):
+    if start.startswith(b"PK"):
         mistaken = ("a zip, as PyTorch saves networks; expected a snapshot of this program or a "
                     "pickle of the official TensorFlow release")
     if mistaken:
@@ -160,7 +157,8 @@ def open_container(path: str | Path, read: Callable) -> Any:
                                 f"program reads format {FORMAT_VERSION}")
             return read(file, header)
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise UserError(f"{path}: damaged or not a snapshot ({util.one_line(error)})") from None
+        raise UserError(f"{path}: cut short, damaged or not a snapshot ({util.one_line(error)}); "
+                        "copy it again, or use another snapshot") from None
 
 
 def networks_header(networks: dict[str, Network]) -> dict[str, dict[str, Any]]:

@@ -49,8 +49,7 @@ def read_categories(path: object, entries: object, known: tuple, own: bool) -> C
     names = _read_names(path, entries)
     if not names:
         if own:
-            raise UserError(f"{path}: lists no categories; create_from_coco takes the classes' "
-                            "names from them")
+            raise UserError(f"{path}: lists no categories, from which the classes get their names")
         return Categories(known, {label: label for label in range(1, len(known) + 1)}, (
             f"{path}: lists no categories; ids are taken as ModaNet's: {_numbered(known)}",))
     shown = {number: name for number, name in names.items() if not is_background(name)}

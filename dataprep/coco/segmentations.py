@@ -67,7 +67,7 @@ def parse_int(value: object, low: int, high: int) -> int | None:
 def read_segmentation(parts: object) -> list | dict | str | None:
     """Return the JSON value "segmentation" as arrays: a list of polygons (float64 [2n], or the
     reason for rejecting one), or run lengths {"size", "counts": int64 [n]}, or the reason for
-    rejecting them; None if it is neither list nor object."""
+    rejecting the whole value; None for null."""
     if isinstance(parts, dict):
         size, counts = parts.get("size"), parts.get("counts")
         if not isinstance(size, list) or len(size) != 2:
@@ -80,8 +80,10 @@ def read_segmentation(parts: object) -> list | dict | str | None:
         if not isinstance(counts, np.ndarray) or not len(counts) or counts.min() < 0:
             return "run lengths that are not whole numbers of 0 or more"
         return {"size": size, "counts": counts}
-    if not isinstance(parts, list):
+    if parts is None:
         return None
+    if not isinstance(parts, list):
+        return "segmentation is neither polygons nor run lengths"
     if parts and set(map(type, parts)) <= {int, float}:  # one polygon, without its brackets
         parts = [parts]
     return [_read_polygon(polygon) for polygon in parts]
@@ -144,10 +146,8 @@ def make_instance(label: int, segmentation: object, width: int,
             return None, "run lengths without area"
         plain = {"size": [height, width], "counts": counts.tolist()}
         return Instance(label, mask=coco_mask.frPyObjects(plain, height, width)), None
-    if segmentation == []:
-        return None, "segmentation is empty, as that of a box without an outline"
-    if not isinstance(segmentation, list):
-        return None, "segmentation is not a list of polygons"
+    if segmentation is None or segmentation == []:
+        return None, "no segmentation: a box alone has no outline"
     defects = [polygon if isinstance(polygon, str) else _misplaced(polygon, width, height)
                for polygon in segmentation]
     good = tuple(polygon for polygon, defect in zip(segmentation, defects) if not defect)

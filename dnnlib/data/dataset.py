@@ -82,12 +82,16 @@ def open_dataset(directory: str | Path) -> DatasetInfo:
 
 def open_part(path: str | Path) -> tuple[DatasetInfo, str | None] | None:
     """Return (data set, None) for the folder of a data set, (data set, split) for the folder of one
-    of its splits (DIR/val), None for any other path."""
+    of its splits (DIR/val), None for any other path. Raises UserError for record files alone."""
     path = Path(path)
     if (path / FILE_NAME).is_file():
         return open_dataset(path), None
     info = open_dataset(path.parent) if (path.parent / FILE_NAME).is_file() else None
-    return (info, path.name) if info and info.splits.get(path.name) else None
+    if info and info.splits.get(path.name):
+        return info, path.name
+    if info is None and any(path.glob("*.tfrecords")):
+        raise UserError(_why_missing(path))
+    return None
 
 
 def read_ids(directory: str | Path, split: str) -> list:
@@ -131,14 +135,17 @@ def _why_missing(path):
                           f"--resolution={side}", "--out=datasets/converted")
         return (f"{path}: record files without dataset.json, as the official dataset tool writes "
                 f"them; to use their images (and labels), convert them: {convert}")
+    if (path / "images").is_dir() and (path / "labels").is_dir():
+        convert = command("dataset_tool.py", "create_from_masks", f"--source={path}",
+                          "--out=datasets/converted")
+        return f"{path}: photos and label maps, not yet a data set; convert them: {convert}"
     if path.is_file():
         return f"data set {path} is a file; give the folder it is in"
     if convert := path.is_dir() and conversion(path):
         return f"{path} is no data set (no dataset.json); make one of its photos: {convert}"
     state = f"{path} is no data set, or an unfinished one (no dataset.json)" if path.is_dir() \
         else f"data set {path} does not exist"
-    return (f"{state}; make it with dataset_tool.py, for example: "
-            "python dataset_tool.py create_modanet")
+    return f"{state}; make one: python dataset_tool.py --help lists the ways"
 
 
 def _check_types(content):

@@ -1,5 +1,6 @@
 """Read labelled pictures by number, from a data set's split or from a folder of pairs."""
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
@@ -11,10 +12,20 @@ import numpy as np
 from dnnlib.data import channels, dataset, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import read_class_list
-from dnnlib.data.photos import GREY, PALETTE, PhotoError, decode_photo, probe, read_png_values
+from dnnlib.data.photos import (
+    GREY,
+    PALETTE,
+    PhotoError,
+    decode_file,
+    list_pictures,
+    probe,
+    read_picture_file,
+    read_png_values,
+)
 from dnnlib.util import UserError
 
 IMAGES, LABELS = "images", "labels"
+_JUDGED = 8  # label maps that show whether 255 is the one class
 
 
 class LabelledPictures(Protocol):
@@ -68,9 +79,10 @@ class PairFolder:
         """
         self.path = Path(path)
         parts = pair_folders(self.path) or [self.path]
-        self._images = [p for part in parts for p in sorted(_files(part / IMAGES))]
+        self._images = [path for part in parts for path in _pictures(part / IMAGES)]
         self.classes = pair_classes(*parts)
         self._labels = find_label_maps(self._images)
+        check_one_class(self._labels, self.classes)
         self.name, self.splits = self.path.resolve().name, {"train": len(self._images)}
         self.resolution = resolution
 
@@ -106,7 +118,7 @@ class PairFolder:
     def read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return picture and label map `number`. The padding to a square is white background, as in
         a data set."""
-        rgb = parse_picture(self._images[number], lambda path: decode_photo(path.read_bytes()))
+        rgb = parse_picture(self._images[number], decode_file)
         labels = read_label_png(self._labels[number], len(self.classes), size=rgb.size)
         if rgb.size != (self.resolution, self.resolution):
             rgb = pyramid.fit_square(rgb, self.resolution, "pad", pyramid.WHITE)
@@ -118,7 +130,7 @@ def parse_picture(path: Path, parse: Callable[[Path], Any]) -> Any:
     """Return parse(path); raise UserError if there is no readable picture."""
     try:
         return parse(path)
-    except (PhotoError, OSError) as error:
+    except PhotoError as error:
         raise UserError(f"{path}: {error}; move it out of the folder") from None
 
 
@@ -154,14 +166,28 @@ def find_label_maps(images: Sequence[Path]) -> list[Path]:
             raise UserError(f"{image}: its label map would be {path.name}, which is that of "
                             f"{owners[path].name}; rename one of them and its map")
     if missing := [path for path in found if not path.is_file()]:
-        raise UserError(f"{missing[0]}: missing, and {len(missing) - 1} more: every picture in "
-                        f"{IMAGES}/ needs its label map")
+        more = f", and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        raise UserError(f"{missing[0]}: missing{more}: every picture in {IMAGES}/ needs its label "
+                        "map, a PNG of the same name")
     return found
 
 
-def _files(folder):
-    """Return the files directly in a folder that are not hidden; raise UserError if it has none."""
-    found = [path for path in folder.glob("[!.]*") if path.is_file()]
+def check_one_class(paths: Sequence[Path], classes: Sequence[str]) -> None:
+    """Raise UserError if the first label maps of one class have 255 in place of 1, as many masks
+    do: 255 is to be ignored here. Maps that cannot be read are left to the reader."""
+    shown = set()
+    for path in paths[:_JUDGED if len(classes) == 1 else 0]:
+        with contextlib.suppress(UserError):
+            shown |= {*np.unique(read_label_png(path, 1)).tolist()}
+    if channels.IGNORE in shown and 1 not in shown:
+        raise UserError(f"{paths[0].parent}: label maps with the numbers 0 and 255 alone; "
+                        f"{classes[0]!r} is 1, and pixels of 255 are ignored: write 1 in place of "
+                        "255")
+
+
+def _pictures(folder):
+    """Return the pictures directly in a folder; raise UserError if it has none."""
+    found = list_pictures(folder)
     if found and not (folder.parent / LABELS).is_dir():
         raise UserError(f"{folder.parent}: a folder of pairs needs {LABELS}/ and {CLASSES} beside "
                         f"{IMAGES}/; photos alone are the folder {folder}")
@@ -174,11 +200,12 @@ def _files(folder):
 def read_label_png(path: str | Path, num_classes: int, may_ignore: bool = True,
                    size: tuple[int, int] | None = None) -> np.ndarray:
     """Return the palette indices or grey values of a PNG, of up to 8 bits, as a label map uint8
-    [h, w]: 0..C and, with `may_ignore`, channels.IGNORE. Raises UserError for any other file or
-    label, and if `size`, its picture's (w, h), is given and differs."""
+    [h, w]: 0..C and, with `may_ignore`, channels.IGNORE. If an image editor has given other indices
+    to this program's colours, the colours count. Raises UserError for any other file or label, and
+    if `size`, its picture's (w, h), is given and differs."""
     try:
-        kind, labels, _ = read_png_values(Path(path).read_bytes())
-    except (PhotoError, OSError) as error:
+        kind, labels, colours = read_png_values(read_picture_file(Path(path)))
+    except PhotoError as error:
         raise UserError(f"{path}: cannot be read as a label map ({error})") from None
     if kind not in (GREY, PALETTE) or labels.dtype != np.uint8:
         raise UserError(f"{path}: a picture of colours or of 16 bits; label maps are PNGs with a "
@@ -186,10 +213,28 @@ def read_label_png(path: str | Path, num_classes: int, may_ignore: bool = True,
     if size not in (None, labels.shape[::-1]):
         raise UserError(f"{path}: {labels.shape[1]}x{labels.shape[0]} pixels, its picture has "
                         f"{size[0]}x{size[1]}")
+    labels = _by_colour(labels, colours, num_classes)
     wrong = labels[(labels > num_classes) & ~(may_ignore & (labels == channels.IGNORE))]
     if len(wrong):
-        raise UserError(f"{path}: label {wrong.max()}, where {num_classes} classes are known")
+        raise UserError(f"{path}: label {wrong.max()}, above the number of classes ({num_classes})")
     return labels
+
+
+def _by_colour(labels, colours, num_classes):
+    """Return the indices [h, w] of a palette `colours` [n, 3] as labels, uint8: the indices, unless
+    all that are used have this program's colours of 0..C or channels.IGNORE; then, the colours'.
+    """
+    used = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    if used[-1] >= len(colours):
+        return labels
+    own = channels.palette(channels.IGNORE)
+    known = {tuple(own[label]): label for label in [channels.IGNORE, *range(num_classes + 1)]}
+    found = [known.get(tuple(colour)) for colour in colours[used]]
+    if None in found:
+        return labels
+    table = np.zeros(256, np.uint8)
+    table[used] = found
+    return table[labels]
 
 
 def open_labelled(path: str | Path) -> dataset.DatasetInfo | PairFolder:

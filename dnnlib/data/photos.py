@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageCms, TiffTags, UnidentifiedImageError
 
-from dnnlib.util import one_line
+from dnnlib.data.photo_names import IMAGE_SUFFIXES, MAX_BYTES, may_block
+from dnnlib.util import mistaken_for, one_line
 
 # Formats of photos. Pillow has many more; one of them runs another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
@@ -59,6 +60,8 @@ def read_png_values(data: bytes, size: tuple[int, int] | None = None) -> PngValu
     Raises PhotoError if it is damaged, too large, not a mask, or of another size."""
     if data[:2] == b"\xff\xd8":
         raise PhotoError("mask is a JPEG, whose compression changes numbers; save masks as PNG")
+    if mistaken := mistaken_for(data[:256], "a mask"):
+        raise PhotoError(f"mask is {mistaken}")
     if len(data) < _PNG_HEAD or data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
         raise PhotoError("mask is not a PNG file")
     width, height, depth, kind = struct.unpack(">IIBB", data[16:_PNG_HEAD])
@@ -79,6 +82,36 @@ def read_png_values(data: bytes, size: tuple[int, int] | None = None) -> PngValu
     if kind == GREY and depth < 8:  # Pillow stretches 2 and 4 bits to the whole range; 1 is bool
         values = values.astype(np.uint8) // (255 // (2**depth - 1) if depth > 1 else 1)
     return PngValues(kind, values, np.reshape(palette, (-1, 3)))
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Return the files directly in a folder that are named like photos, or are pictures by their
+    content, in the order of their names; without hidden ones."""
+    return sorted(path for path in folder.iterdir()
+                  if path.name[0] != "." and not path.is_dir() and not may_block(path)
+                  and (path.suffix.lower() in IMAGE_SUFFIXES
+                       or (path.is_file() and is_picture(path))))
+
+
+def read_picture_file(path: Path) -> bytes:
+    """Return the bytes of a picture's file. Raises PhotoError if it cannot be read."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise PhotoError("file is too large for a picture")
+        return path.read_bytes()
+    except OSError as error:
+        raise PhotoError(_why_unreadable(path, error)) from None
+
+
+def decode_file(path: Path) -> Image.Image:
+    """Return the picture in a file as `decode_photo` does. Raises PhotoError."""
+    return decode_photo(read_picture_file(path))
+
+
+def _why_unreadable(path, error):
+    """Return the reason of an operating system's error."""
+    is_broken_link = path.is_symlink() and not path.exists()
+    return "link to nothing" if is_broken_link else f"file cannot be read ({error.strerror})"
 
 
 def is_picture(path: str | Path) -> bool:
@@ -146,10 +179,21 @@ def _opened(data):
                 yield image
     except Image.DecompressionBombError:
         raise PhotoError("image is too large") from None
+    except UnidentifiedImageError:
+        start = data[:256] if isinstance(data, bytes) else _read_start(data)
+        reason = mistaken_for(start, "a picture") or "no known format"
+        raise PhotoError(f"not a readable image ({reason})") from None
     except _DAMAGE as error:
-        reason = ("no known format" if isinstance(error, UnidentifiedImageError)  # no addresses
-                  else one_line(error)[:120])
-        raise PhotoError(f"not a readable image ({type(error).__name__}: {reason})") from None
+        if isinstance(data, Path) and getattr(error, "strerror", None):
+            raise PhotoError(_why_unreadable(data, error)) from None
+        reason = f"{type(error).__name__}: {one_line(error)[:120]}"
+        raise PhotoError(f"not a readable image ({reason})") from None
+
+
+def _read_start(path):
+    """Return the first bytes of a file."""
+    with open(path, "rb") as file:
+        return file.read(256)
 
 
 def _check_kind(image):

@@ -16,7 +16,7 @@ import numpy as np
 
 from dnnlib.download import cache_dir, fetch_source, keep_arrays
 from dnnlib.safe_pickle import NPZ_ERRORS, read_array, read_npz, read_pickle
-from dnnlib.util import UserError, arrays_digest, one_line
+from dnnlib.util import UserError, arrays_digest, mistaken_for, one_line
 
 FILE_NAME = "lpips-vgg.npz"
 RECIPE = ("in an environment with torch and lpips (pip install lpips): python -c \"import lpips, "
@@ -83,14 +83,15 @@ def read_weights(path: str | Path, blocks: tuple = BLOCKS) -> dict[str, np.ndarr
     """Return {name: float32 array} of an .npz.
 
     Raises UserError if the file is missing or damaged, or if arrays are missing, not known, of
-    another shape or not finite; these are listed.
+    another shape or not finite.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file: no LPIPS weights. Make them {RECIPE} and give them "
                         f"as --lpips, or keep them as {cached_file()}")
     try:
         if not zipfile.is_zipfile(path):
-            raise ValueError("not an .npz")
+            with open(path, "rb") as file:
+                raise ValueError(mistaken_for(file.read(256), "weights") or "not an .npz")
         arrays = read_npz(path)
     except NPZ_ERRORS as error:
         raise UserError(f"{path}: cannot be read as LPIPS weights ({one_line(error)}); make "
@@ -99,7 +100,8 @@ def read_weights(path: str | Path, blocks: tuple = BLOCKS) -> dict[str, np.ndarr
     arrays = {name: a for name, a in arrays.items() if not name.startswith("lins.")}
     shapes = expected_shapes(blocks)
     lists = {"missing": shapes.keys() - arrays.keys(), "not known": arrays.keys() - shapes.keys()}
-    faults = [f"{what}: {', '.join(sorted(names))}" for what, names in lists.items() if names]
+    faults = [f"{what}: {min(names)}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+              for what, names in lists.items() if names]
     faults += [f"{name} is {a.dtype} {a.shape} or not finite, expected finite floats {shapes[name]}"
                for name, a in arrays.items() if name in shapes and not (
                    a.shape == shapes[name] and a.dtype.kind == "f" and np.isfinite(a).all())]

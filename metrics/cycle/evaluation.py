@@ -41,7 +41,7 @@ def evaluate_cyclegan(path: Path, metrics: list[Metric], photos: CyclePhotos, de
     training, classifier = None, None
     # Report missing photos before any are translated.
     if detector or wants_classifier or networks.has_garment:
-        training = open_training_photos(networks.header, path)
+        training = open_training_photos(networks.header, path, photos)
     if detector:
         check_counts(photos, "of the test")
         check_counts(training, "of the training, for floors")

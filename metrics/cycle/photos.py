@@ -154,15 +154,18 @@ def _check_apart(photos):
                         "of A; give those of the other kind")
 
 
-def open_training_photos(header: dict, network: Path) -> CyclePhotos:
-    """Return the photos that a network was trained with. Raises UserError if they are no longer in
-    the same place."""
+def open_training_photos(header: dict, network: Path, photos: CyclePhotos) -> CyclePhotos:
+    """Return the photos that a network was trained with. Raises UserError if they are neither in
+    the same place nor in the data sets of the test `photos`."""
     found = []
     for side, stored in header["domains"].items():
         path = Path(stored["path"])
-        source = open_list(path) if path.is_dir() else None
-        if source is None or source.digest != stored["digest"]:
+        sources = [open_list(path)] if path.is_dir() else []
+        source = next((source for source in [*sources, photos.side(side).source]
+                       if source.digest == stored["digest"]), None)
+        if source is None:
             raise UserError(f"{path}: is not the folder of the photos {side} that {network} was "
-                            "trained with; floors and the classifier of domains need them there")
+                            "trained with; floors and the classifier of domains need them there, "
+                            f"or their data set as --{OPTIONS[side]}")
         found.append(Domain.open(source, header["lod"]["resolution"], stored["garment"]))
     return CyclePhotos(*found)

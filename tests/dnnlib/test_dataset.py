@@ -50,6 +50,21 @@ def test_open_dataset_describes_the_data_set(labelled):
     assert dataset.read_ids(labelled, "val") == [0, 1, 2, 3]
 
 
+def test_folders_of_pairs_are_to_be_converted(tmp_path):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=r"not yet a data set; .*create_from_masks --source="):
+        dataset.open_dataset(tmp_path)
+
+
+def test_a_part_is_a_data_set_or_one_of_its_splits(copy, tmp_path):
+    assert dataset.open_part(copy)[1] is None and dataset.open_part(copy / "val")[1] == "val"
+    assert dataset.open_part(tmp_path) is None
+    (copy / "dataset.json").unlink()
+    with pytest.raises(UserError, match=r"record files without dataset\.json, as the official"):
+        dataset.open_part(copy / "val")
+
+
 def test_read_split_gives_each_image_once_in_order(labelled, images):
     batches = list(dataset.read_split(labelled, "val", 16, minibatch=3))
     assert [len(batch) for batch in batches] == [3, 1]

@@ -59,7 +59,7 @@ def test_the_size_is_one_that_half_of_the_pictures_reach(tmp_path, rng, monkeypa
         Image.new("RGB", (20, 40)).save(tmp_path / f"images/{name}.png")
     folder = labelled.PairFolder(tmp_path)
     assert folder.largest_level() == 32
-    monkeypatch.setattr(labelled, "decode_photo", None)
+    monkeypatch.setattr(labelled, "decode_file", None)
     assert folder.largest_level() == 32
     (tmp_path / "images/1.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"1\.png: not a readable image"):
@@ -75,7 +75,7 @@ def test_shards_are_one_folder(tmp_path, rng):
         for ours, expected in zip(folder.at(16).read(number), (rgb, label_map)):
             np.testing.assert_array_equal(ours, expected)
     (tmp_path / "shard-00001-of-00002/labels/2.png").unlink()
-    with pytest.raises(UserError, match="missing, and 0 more"):
+    with pytest.raises(UserError, match=r"labels/2\.png: missing: every picture in images/ needs"):
         labelled.open_labelled(tmp_path)
 
 
@@ -92,7 +92,9 @@ def test_a_digest_of_classes_names_and_sizes(tmp_path, rng):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda path: (path / "labels/1.png").unlink(), r"labels/1\.png: missing, and 0 more"),
+    (lambda path: (path / "labels/1.png").unlink(), r"labels/1\.png: missing: .* a PNG of"),
+    (lambda path: [file.unlink() for file in (path / "labels").iterdir()],
+     r"labels/0\.png: missing, and 2 more: every picture in images/"),
     (lambda path: (path / "classes.txt").unlink(), r"classes\.txt: no such file"),
     (lambda path: (path / "classes.txt").write_text("hat #ff0000\nbag #00ff00"),
      "gives colours, .* convert it with dataset_tool.py create_from_masks"),
@@ -109,7 +111,7 @@ def test_incomplete_folders_are_refused(tmp_path, rng, change, message):
 
 
 @pytest.mark.parametrize("label_map, message", [
-    (np.full((16, 16), 3, np.uint8), "label 3, where 2 classes are known"),
+    (np.full((16, 16), 3, np.uint8), "label 3, above the number of classes \\(2\\)"),
     (np.zeros((8, 16), np.uint8), "16x8 pixels, its picture has 16x16"),
     (np.zeros((16, 16, 3), np.uint8), "picture of colours")])
 def test_wrong_label_maps_are_refused(tmp_path, rng, label_map, message):
@@ -148,6 +150,9 @@ def test_other_files_are_not_read_as_label_maps(tmp_path):
     write_png(path, 16, [bytes(32)] * 16)
     with pytest.raises(UserError, match="or of 16 bits"):
         labelled.read_label_png(path, 2)
+    path.write_text("<html>404</html>")
+    with pytest.raises(UserError, match=r"a\.png: cannot be .*\(mask is a web page, not a mask"):
+        labelled.read_label_png(path, 2)
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n")
     with pytest.raises(UserError, match="not a PNG file"):
         labelled.read_label_png(path, 2)
@@ -168,11 +173,50 @@ def test_photos_without_maps_are_not_pairs(tmp_path, rng):
         labelled.open_labelled(tmp_path)
 
 
+def test_files_that_are_no_pictures_need_no_label_maps(tmp_path, rng):
+    """Hidden files, and those of file managers and programs."""
+    pair_folder(tmp_path, rng)
+    for name in ("Thumbs.db", "notes.txt", "._0.png"):
+        (tmp_path / "images" / name).write_bytes(b"no picture")
+    assert len(labelled.open_labelled(tmp_path)) == 3
+
+
+def test_colours_count_if_an_editor_renumbers_them(tmp_path, rng):
+    """Editors and optimisers of PNGs store the same colours in another order; other palettes are no
+    reason to doubt the indices."""
+    (_, label_map), *_ = pair_folder(tmp_path, rng)
+    label_map[0] = channels.IGNORE
+    path = tmp_path / "labels/0.png"
+    pictures.save_label_png(path, label_map, 2, may_ignore=True)
+    with Image.open(path) as image:
+        image.remap_palette([2, channels.IGNORE, 0, 1]).save(tmp_path / "renumbered.png")
+        other = image.copy()
+    assert (np.asarray(Image.open(tmp_path / "renumbered.png")) != label_map).any()
+    np.testing.assert_array_equal(
+        labelled.read_label_png(tmp_path / "renumbered.png", 2), label_map)
+    other.putpalette(channels.palette(channels.IGNORE)[::-1].tobytes())
+    other.save(tmp_path / "other.png")
+    np.testing.assert_array_equal(labelled.read_label_png(tmp_path / "other.png", 2), label_map)
+
+
+def test_masks_of_0_and_255_are_refused(tmp_path, rng):
+    """Of one class, they would be pictures without the class, and with pixels to ignore."""
+    pair_folder(tmp_path, rng)
+    (tmp_path / "classes.txt").write_text("hat\n")
+    for number in range(3):
+        Image.fromarray(np.uint8([[0, 255]] * 16).repeat(8, 1)).save(
+            tmp_path / f"labels/{number}.png")
+    with pytest.raises(UserError, match=r"labels: .* 0 and 255 alone; 'hat' is 1, .* write 1 in"):
+        labelled.open_labelled(tmp_path)
+    Image.fromarray(np.uint8([[1, 255]] * 16).repeat(8, 1)).save(tmp_path / "labels/2.png")
+    assert len(labelled.open_labelled(tmp_path)) == 3
+
+
 def test_files_may_contain_ignored_pixels(tmp_path, rng):
     pair_folder(tmp_path, rng)
     Image.fromarray(np.full((16, 16), 255, np.uint8)).save(tmp_path / "labels/1.png")
     assert (labelled.PairFolder(tmp_path, 16).read(1)[1] == channels.IGNORE).all()
-    with pytest.raises(UserError, match="label 255, where 2 classes are known"):
+    with pytest.raises(UserError, match="label 255, above the number of classes \\(2\\)"):
         labelled.read_label_png(tmp_path / "labels/1.png", 2, may_ignore=False)
 
 

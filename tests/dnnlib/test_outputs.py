@@ -103,6 +103,14 @@ def test_closed_outputs_are_not_an_error(closed):
     assert done.stderr == ""
 
 
+def test_matplotlib_does_not_complain_of_a_missing_home():
+    """As in containers; our own line on the cache names what helps."""
+    command = "from dnnlib import cli; cli.run_main(lambda argv: print(__import__('matplotlib')))"
+    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True,
+                          check=True, env=os.environ | {"HOME": "/proc/nothere"})
+    assert "module" in done.stdout and done.stderr == ""
+
+
 NAMES = ["OUT/ñ", "日本", os.fsdecode(b"caf\xe9"), "plain"]
 
 

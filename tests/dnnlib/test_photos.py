@@ -69,7 +69,28 @@ def test_a_probe_reads_the_header_only(rng):
     jpeg = photo_bytes(rng, 64, 48)
     assert photos.probe(jpeg) == photos.probe(jpeg[:-20]) == (64, 48)
     with pytest.raises(photos.PhotoError, match="no known format"):
-        photos.probe(b"<html>404</html>")
+        photos.probe(b"404")
+
+
+@pytest.mark.parametrize("data, reason", [
+    (b"", "an empty file"), (b"\n<HTML>404</html>", "a web page, not a picture: download it again"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "only a Git-LFS pointer; fetch")])
+def test_files_that_are_often_taken_for_photos_are_named(tmp_path, data, reason):
+    (tmp_path / "a.jpg").write_bytes(data)
+    for function, photo in ((photos.decode_photo, data), (photos.probe, tmp_path / "a.jpg")):
+        with pytest.raises(photos.PhotoError, match=rf"not a readable image \({reason}"):
+            function(photo)
+
+
+def test_files_that_cannot_be_read_are_one_line_without_their_path(tmp_path):
+    (tmp_path / "link.png").symlink_to("nowhere")
+    (tmp_path / "folder.png").mkdir()
+    for name, reason in (("link.png", "link to nothing"),
+                         ("folder.png", r"file cannot be read \(Is a directory\)"),
+                         ("a.png", r"file cannot be read \(No such file or directory\)")):
+        for function in (photos.decode_file, photos.probe):
+            with pytest.raises(photos.PhotoError, match=f"^{reason}$"):
+                function(tmp_path / name)
 
 
 def test_enormous_images_are_refused_before_they_are_decoded():

@@ -34,6 +34,15 @@ def test_files_that_are_not_json_are_one_line(text, tmp_path):
         read_json(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("text, reason", [
+    ("", "an empty file: copy or download it again"), ("<html>404</html>", "a web page, not JSON"),
+    ("version https://git-lfs.github.com/spec/v1\n", "only a Git-LFS pointer; fetch the file")])
+def test_what_is_given_in_place_of_json_is_named(text, reason, tmp_path):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match=rf"a\.json: not valid JSON \({reason}"):
+        read_json(tmp_path / "a.json")
+
+
 def test_leftovers_are_removed_by_pattern(tmp_path):
     for name in ("a/.x.json.7.tmp", ".x.json.7.tmp", "a/x.json", ".y.json.7.tmp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -57,7 +57,9 @@ def test_linear_layers_listed_twice_are_read_once(weights, tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda arrays: arrays.pop("lin3.model.1.weight"), "missing: lin3.model.1.weight"),
+    (lambda arrays: arrays.pop("lin3.model.1.weight"), "missing: lin3.model.1.weight;"),
+    (lambda arrays: [arrays.pop(name) for name in list(arrays) if name[:3] == "net"],
+     "missing: net.slice1.0.bias and 25 more; make"),
     (lambda arrays: arrays.update(extra=np.ones(3, np.float32)), "not known: extra"),
     (lambda arrays: arrays.update({"net.slice1.0.bias": np.ones(5, np.float32)}),
      r"net.slice1.0.bias is float32 \(5,\) or not finite, expected finite floats \(2,\)"),
@@ -81,6 +83,10 @@ def test_files_that_are_no_weights(weights, tmp_path):
     np.savez(objects, evil=np.array([print], dtype=object))
     text = tmp_path / "text.npz"
     text.write_text("no archive")
+    page = tmp_path / "page.npz"
+    page.write_text("<html>404</html>")
+    with pytest.raises(UserError, match=r"page\.npz: .*\(a web page, not weights: download"):
+        read_weights(page, NARROW)
     for file in (cut, objects, text):
         with pytest.raises(UserError, match=f"{file.name}: cannot be read as LPIPS weights.*LPIPS"):
             read_weights(file, NARROW)

@@ -1,5 +1,6 @@
 """Pictures to be labelled, and labels read back from annotation tools and a teacher."""
 
+import dataclasses
 import json
 import shutil
 from types import SimpleNamespace
@@ -183,6 +184,31 @@ def test_bad_entries_of_a_coco_file_are_listed_one_per_line(folder, tmp_path):
     check(folder, {"seed0003.png": expected["seed0003.png"]})
 
 
+def test_pictures_that_a_coco_file_lists_twice(folder, tmp_path):
+    """Under two ids, as some tools do for every class: the labels are joined. Files of one name in
+    two folders: it is not known whose labels are right."""
+    path, expected = tmp_path / "annotations.json", truth(folder)
+    content = coco_export(folder, path, expected)
+    for image in content["images"][:2]:
+        content["images"].append({**image, "id": image["id"] + 100})
+    for entry in content["annotations"]:  # every second one of these pictures
+        entry["image_id"] += 100 * (entry["image_id"] < 3 and entry["id"] % 2)
+    content["images"].append(content["images"][3] | {"id": 99, "file_name": "b/seed0003.jpg"})
+    path.write_text(json.dumps(content))
+    count, lines = take(path, folder)
+    assert count == 3
+    check(folder, {name: expected[name] for name in list(expected)[:3]})
+    assert sum("2 names of files mean seed0003.png: left out" in line for line in lines) == 2
+
+
+def test_names_in_another_unicode_form(folder, tmp_path):
+    """As macOS leaves them: they look alike."""
+    name = "caf\N{LATIN SMALL LETTER E WITH ACUTE}.png"
+    labelling = Labelling.read(folder)
+    assert annotation._picture_of("x/cafe\N{COMBINING ACUTE ACCENT}.jpg", dataclasses.replace(
+        labelling, pictures={name: "digest"})) == name
+
+
 def test_existing_labels_are_kept_and_a_line_says_so(folder, tmp_path):
     """An export that lists a picture without labels does not remove its existing ones."""
     path, expected = tmp_path / "annotations.json", truth(folder)
@@ -224,6 +250,24 @@ def test_other_formats_are_refused_with_those_that_work(folder, tmp_path):
                        ("annotations.xml", "not JSON")):
         with pytest.raises(UserError, match=f"{name}: {what}; give a COCO file, or a folder of"):
             take(tmp_path / name, folder)
+
+
+def test_masks_in_other_forms(folder, tmp_path):
+    """Their names may end as create_from_masks allows; JPEGs are listed, if they are no photos."""
+    export, expected = tmp_path / "masks", truth(folder)
+    export.mkdir()
+    (export / "classes.txt").write_text("red\ngreen\n")
+    for name, label_map in expected.items():
+        Image.fromarray(label_map).save(export / name.replace(".png", "_mask.png"))
+    (export / "seed0000_mask.png").rename(export / "seed0000.PNG")
+    Image.new("RGB", (16, 16)).save(export / "seed0000.jpg")
+    (export / "seed0001_mask.png").unlink()
+    Image.fromarray(expected["seed0001.png"]).save(export / "seed0001.jpg")
+    lines = take(export, folder)[1]
+    check(folder, {name: expected[name] for name in expected if name != "seed0001.png"})
+    assert [line for line in lines if ".jpg" in line] == [
+        f"{export}/seed0001.jpg: mask is a JPEG, whose compression changes numbers; save masks as "
+        "PNG: left out"]
 
 
 def test_labels_of_other_classes_are_refused(folder, tmp_path):

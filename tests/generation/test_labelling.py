@@ -139,7 +139,8 @@ def test_photos_are_recognised_by_their_content(tmp_path):
         picture.save(tmp_path / f"{kind}.{suffix}".rstrip("."), format=kind)
     (tmp_path / "notes.txt").write_text("no photo")
     (tmp_path / ".hidden.tif").write_bytes((tmp_path / "TIFF.tif").read_bytes())
-    (tmp_path / "folder.tif").mkdir()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "nothing").symlink_to("nowhere")
     assert [path.name for path in labelling.find_photos(tmp_path)] == [
         "AVIF.avif", "GIF.gif", "JPEG.jfif", "PNG", "PPM.ppm", "TIFF.tif"]
 

@@ -139,11 +139,11 @@ def people(data, tmp_path):
 def test_every_file_is_read_once(data, people, tmp_path, monkeypatch):
     """However many pairs there are; only the points of a pose are needed."""
     opened, decoded = [], []
-    open_split, decode_photo = posing.dataset.open_split, posing.decode_photo
+    open_split, decode_file = posing.dataset.open_split, posing.decode_file
     monkeypatch.setattr(posing.dataset, "open_split",
                         lambda *args: opened.append(args[1]) or open_split(*args))
-    monkeypatch.setattr(posing, "decode_photo",
-                        lambda content: decoded.append(content) or decode_photo(content))
+    monkeypatch.setattr(posing, "decode_file",
+                        lambda path: decoded.append(path) or decode_file(path))
     assert write(data, data / "val", tmp_path / "stored") == (80, 0)
     assert sorted(opened) == ["train", "val"]
     assert write(people, people, tmp_path / "out") == (16, 0)

@@ -266,6 +266,15 @@ def test_photos_of_a_data_set_are_to_be_extracted_first(place, networks, name):
             translate(networks, name, f"--source={source}", "--out=out")
 
 
+def test_masks_of_0_and_255_are_refused(place, networks):
+    """Nothing in them would be the one garment."""
+    (place / "pairs/classes.txt").write_text("box\n")
+    for path in (place / "pairs/labels").iterdir():
+        Image.fromarray(np.where(read(path) == 1, 255, 0).astype(np.uint8)).save(path)
+    with pytest.raises(UserError, match=r"pairs/labels: .* 0 and 255 alone; 'box' is 1"):
+        translate(networks, "box", "--source=pairs")
+
+
 def test_a_damaged_record_is_named(place, networks):
     translate(networks, "whole", "--source=photos", "--out=out")
     file = place / "out/retexturing.json"

@@ -224,6 +224,26 @@ def test_shards_have_the_same_classes(tmp_path):
     assert LabelFiles(tmp_path).classes == CLASSES
 
 
+def test_formats_of_label_files(tmp_path):
+    """PNG in capitals counts; a JPEG may be a PNG's photo, but it is not silently left out."""
+    folder = tmp_path / "maps"
+    folder_of_maps(folder, [(16, 16), (8, 8)])
+    (folder / "map0.png").rename(folder / "map0.PNG")
+    Image.new("RGB", (16, 16)).save(folder / "map0.jpg")
+    assert LabelFiles(folder).names == ["map0", "map1"]
+    Image.new("RGB", (16, 16)).save(folder / "map2.jpg")
+    with pytest.raises(UserError, match=r"map2\.jpg: no PNG; label maps are PNGs: save it as one"):
+        LabelFiles(folder)
+
+
+def test_masks_of_0_and_255_are_refused(tmp_path):
+    """Of one class, they would be maps without the class."""
+    (tmp_path / "classes.txt").write_text("hat\n")
+    Image.fromarray(np.uint8([[0, 255]])).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="0 and 255 alone; 'hat' is 1"):
+        LabelFiles(tmp_path)
+
+
 def failure(*options):
     """Return the message of a command that fails."""
     with pytest.raises(UserError) as error:
@@ -263,7 +283,7 @@ def test_options_that_do_not_fit_are_refused(network, tmp_path):
     with pytest.raises(UserError, match="which reals"):
         run_metrics.main([common[0], "--metrics=fid4"])
     (maps / "classes.txt").unlink()
-    assert "write the class names into it" in failure(*common)
+    assert f"{maps / 'classes.txt'}: no such file; write the class names into" in failure(*common)
 
 
 def test_the_record_lists_finished_photos(network, tmp_path):

@@ -275,7 +275,7 @@ def test_wrong_pairs_are_refused(pairs, images):
     with pytest.raises(UserError, match=r"0000002.png: a picture of colours"):
         list(pair_source(pairs).batches(maps=True))
     (pairs / "labels" / "0000001.png").unlink()
-    with pytest.raises(UserError, match=r"0000001.png: missing, and 0 more"):
+    with pytest.raises(UserError, match=r"0000001.png: missing: every picture"):
         pair_source(pairs)
 
 

@@ -18,7 +18,7 @@ from dnnlib.data.dataset import open_dataset
 from dnnlib.util import UserError
 from metrics import results
 from metrics.features import source_features
-from metrics.image_sources import folder_source, split_source
+from metrics.image_sources import folder_source, open_images, split_source
 from metrics.metric_base import limit_metric, parse_metric
 from metrics.networks import inception_weights
 from tests.tools.metrics_helpers import StubDetector, small_arrays, write_files
@@ -145,6 +145,7 @@ def spoil(folder):
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:-9])
     (folder / "page.png").write_text("<html>")
     (folder / "notes.txt").write_text("no picture")
+    (folder / "link.png").symlink_to("nowhere")
     os.mkfifo(folder / "pipe.png")  # reading it would block forever
 
 
@@ -154,18 +155,24 @@ def test_unusable_files_are_counted(photos, tmp_path):
     source = folder_source(folder)
     assert source.count == len(list(source.batches())) == 10
     line, = source.left_out
-    assert "left out are 3 files that are not readable pictures: cut.jpg (" in line
-    assert "notes.txt (not a readable image" in line and "page.png (not a readable image" in line
+    assert "left out (4): cut.jpg (" in line and "link.png (link to nothing), notes.txt" in line
+    assert line.endswith(" and 1 more")
+    (folder / "notes.txt").unlink()
+    line, = folder_source(folder).left_out
+    assert "page.png (not a readable image (a web page, not a picture: download it again))" in line
 
 
 def test_folders_without_readable_images_are_refused(tmp_path):
     spoil(tmp_path)
-    with pytest.raises(UserError, match=r"no images directly .* not readable pictures: cut.jpg \("):
+    with pytest.raises(UserError, match=r"no images directly .*; left out \(4\): cut.jpg \("):
         folder_source(tmp_path)
     for path in tmp_path.glob("*.*"):
         path.unlink()
     with pytest.raises(UserError, match=r"no images directly in this folder$"):
         folder_source(tmp_path)
+    (tmp_path / "x-r04.tfrecords").touch()
+    with pytest.raises(UserError, match=r"record files without dataset\.json.*create_from_images"):
+        open_images(tmp_path, "test")
 
 
 class Corner(StubDetector):
@@ -219,7 +226,7 @@ def test_sizes_and_skipped_files_get_one_warning(run, photos, tmp_path, capsys):
     assert run("--metrics=kid5,kid6", "--nearest=1", f"--reals={reals}", f"--fakes={fakes}") == 0
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == 3 and all(line.startswith("warning: ") for line in warnings)
-    assert f"{fakes}: left out are 3 files that are not readable pictures: cut.jpg" in warnings[0]
+    assert f"{fakes}: left out (4): cut.jpg" in warnings[0]
     assert "images of 3 sizes, most often 16x16 (7 of 10) and 8x12 (2 of 10)" in warnings[1]
     assert "fakes are 16x16 (7 of 10), the reals of reals 16x8: that alone" in warnings[2]
 

@@ -46,7 +46,7 @@ def test_commands_from_the_shell(tiny, tmp_path):
     (["convert", "README.md", "x.safetensors"], "not a pickle"),
     (["convert", "README.md", "x.pkl"], r"name of a \.safetensors file"),
     (["export", "README.md", "x.safetensors"], r"name of a \.npz file"),
-    (["export", "README.md", "{}/x.npz"], "README.md: damaged or not a snapshot"),
+    (["export", "README.md", "{}/x.npz"], "README.md: cut short, damaged or not a snapshot"),
     (["export", "77", "{}/x.npz", "--results={}"], "no such snapshot"),
     (["convert"], "required"), ([], "required"), (["import", "a", "b"], "invalid choice")])
 def test_wrong_command_lines(tmp_path, monkeypatch, options, message):

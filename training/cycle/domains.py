@@ -13,8 +13,7 @@ import tensorflow as tf
 
 from dnnlib.data import channels, dataset, pyramid
 from dnnlib.data.labelled import PairFolder, pair_folders, parse_picture
-from dnnlib.data.photo_names import IMAGE_SUFFIXES, may_block
-from dnnlib.data.photos import decode_photo, probe
+from dnnlib.data.photos import FORMATS, decode_file, list_pictures, probe
 from dnnlib.tflib.distribute import Draws
 from dnnlib.util import UserError
 from training.cycle.config import CycleConfig
@@ -37,11 +36,10 @@ class UnlabelledFolder:
     def __init__(self, path: str | Path, resolution: int | None = None):
         """List the photos; raise UserError if there are none. `resolution`: see PairFolder."""
         self.path, self.resolution = Path(path), resolution
-        self._files = sorted(file for file in self.path.iterdir() if file.name[0] != "."
-                             and file.suffix.lower() in IMAGE_SUFFIXES and not may_block(file))
+        self._files = list_pictures(self.path)
         if not self._files:
             raise UserError(f"{path}: neither a finished data set (no {dataset.FILE_NAME}) nor a "
-                            f"folder of photos ({', '.join(IMAGE_SUFFIXES)}) or pairs")
+                            f"folder of photos ({', '.join(FORMATS)}) or pairs")
         self.name, self.splits = self.path.resolve().name, {"train": len(self._files)}
 
     @functools.cached_property
@@ -61,7 +59,7 @@ class UnlabelledFolder:
 
     def read(self, number: int) -> tuple[np.ndarray, None]:
         """Return a photo uint8 [R, R, 3], and None, since it has no labels."""
-        photo = parse_picture(self._files[number], lambda path: decode_photo(path.read_bytes()))
+        photo = parse_picture(self._files[number], decode_file)
         return np.asarray(pyramid.fit_square(photo, self.resolution, "pad", pyramid.WHITE)), None
 
 

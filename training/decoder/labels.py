@@ -22,6 +22,7 @@ import numpy as np
 
 from dnnlib import util
 from dnnlib.cli import MAX_SEED
+from dnnlib.data import channels
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import read_class_list
 from dnnlib.data.labelled import LABELS, read_label_png
@@ -173,6 +174,10 @@ class LabelledFolder:
             raise UserError(f"{self.path / LABELS}: none of the {len(self.labelling.pictures)} "
                             f"pictures has labels{''.join(f'; {p}' for p in self.problems[:1])}")
         self.names, self.label_maps = tuple(found), np.stack(list(found.values()))
+        if not {*np.unique(self.label_maps)} - {0, channels.IGNORE}:
+            raise UserError(f"{self.path / LABELS}: no label map shows a class: all pixels are 0, "
+                            "the background, or 255, which is ignored; the classes are 1 to "
+                            f"{len(self.classes)}: {', '.join(self.classes)}")
         # What remakes the pictures: seeds, or w and noise in files.
         seeds = dict(zip(self.labelling.pictures, self.labelling.seeds))
         self._seeds = tuple(seeds[name] for name in self.names if name in seeds)

@@ -98,8 +98,9 @@ def read(path: str | Path) -> tuple[dict, dict]:
     content = read_pickle(path, [_CLASS])
     if type(content) is not tuple or len(content) != 3 \
             or not all(isinstance(part, Record) for part in content):
-        other = "a single network" if isinstance(content, Record) else "something else"
-        raise UserError(f"{path}: holds {other}; official pickles hold three, (G, D, Gs)")
+        other = "a single network" if isinstance(content, Record) else f"a {type(content).__name__}"
+        raise UserError(f"{path}: a pickle of {other}; one of StyleGAN's official TensorFlow "
+                        "release holds three networks, (G, D, Gs)")
     G, D, Gs = (_read_network(record, kind, f"{path}: network {name}") for record, kind, name
                 in zip(content, ("G_style", "D_basic", "G_style"), ("G", "D", "Gs")))
     _check_together(path, G, D, Gs)

@@ -56,11 +56,12 @@ def choose_config(options: argparse.Namespace, given: dict[str, Any]) -> MethodC
         return options.config_class.preset(options.preset, given)
     options.init_from = options.init_from or stored.get("init_from")
     fields = {f.name: f for f in dataclasses.fields(options.config_class)}
-    if "data" not in given and not Path(stored["data"]).is_dir():
-        flag = fields["data"].metadata.get("flag", "data")
-        raise UserError(f"{options.run}: its {'data set' if flag == 'data' else flag} "
-                        f"{stored['data']} does not exist, as seen from this directory; give its "
-                        f"current path with --{flag}")
+    for name in ("data", "data2", "target", "untagged"):
+        path = stored.get(name) if name in fields.keys() - given.keys() else None
+        if path and not Path(path).is_dir():
+            flag = fields[name].metadata.get("flag", name)
+            raise UserError(f"{options.run}: the folder of its --{flag}, {path}, does not exist as "
+                            f"seen from this directory; give its current path with --{flag}")
     own = {name: value for name, value in stored.items() if name in fields}
     if "mirror" in given and given["mirror"] != own.get("mirror"):
         own.pop("mirror_pairs", None)  # the stored pairs follow from the old value of mirror

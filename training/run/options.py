@@ -16,8 +16,11 @@ def parse_training_options(argv: list[str], description: str = "",
     `config_class` is added: the MethodConfig that has these options. It is chosen by --variant, or
     else by the run that --run names.
     """
-    config_class = CONFIGS.get(_variant(argv), CONFIGS[DEFAULT_VARIANT])
+    variant = _variant(argv)
+    config_class = CONFIGS.get(variant, CONFIGS[DEFAULT_VARIANT])
     parser = cli.argument_parser(description, examples)
+    if variant in CONFIGS:
+        parser.help_options = f"--variant={variant} "
     parser.add_argument("--preset", choices=config_class.presets,
                         help=f"values to start from (default: {config_class.default_preset})")
     parser.add_argument("--gpus", type=int, metavar="N",

@@ -216,5 +216,5 @@ def test_label_files_are_read_as_maps(tmp_path):
     pictures.save_label_png(tmp_path / "map.png", labels, 3, may_ignore=True)
     found = drawing.read_map(tmp_path / "map.png", 16, 3)
     assert found.shape == (16, 16) and not found[:4].any() and (found[4:12, 8:] == 3).all()
-    with pytest.raises(UserError, match=r"^map\.png: label 3, where 2 classes are known"):
+    with pytest.raises(UserError, match=r"^map\.png: label 3, above the number of classes \(2\)"):
         drawing.read_map(tmp_path / "map.png", 16, 2)

@@ -65,8 +65,8 @@ def opened(place, request):
     """Return networks, and test and training photos with the maps of box."""
     path = place / f"{request.param}.safetensors"
     header = read_header(path)
-    return (CycleNetworks(path), open_test_photos(header, path, NO_CHOICE, "test", ("box",)),
-            open_training_photos(header, path))
+    photos = open_test_photos(header, path, NO_CHOICE, "test", ("box",))
+    return CycleNetworks(path), photos, open_training_photos(header, path, photos)
 
 
 def floats(domain, number):
@@ -185,8 +185,8 @@ def test_partners_are_garments_of_the_training_photos(place, monkeypatch):
     """Translated and real test photos share none; floors use another part than reals."""
     path, asked = place / "box.safetensors", []
     header = read_header(path)
-    photos, training = open_test_photos(header, path, NO_CHOICE, "test"), open_training_photos(
-        header, path)
+    photos = open_test_photos(header, path, NO_CHOICE, "test")
+    training = open_training_photos(header, path, photos)
     both = CyclePhotos.with_partners
     monkeypatch.setattr(CyclePhotos, "with_partners", lambda own, side, minibatch, partners, count,
                         start=0: asked.append((own is photos, side, partners is training, start))
@@ -332,8 +332,11 @@ def test_photos_of_folders(place, tmp_path, capsys):
     header["domains"]["A"] |= {"path": str(folder)}
     with pytest.raises(UserError, match=r"--data: missing: .* a folder without a test split"):
         open_test_photos(header, path, NO_CHOICE, "test")
-    with pytest.raises(UserError, match="is not the folder of the photos A"):
-        open_training_photos(header, path)
+    # A data set that was moved is found if it is given.
+    assert open_training_photos(header, path, photos).A.source.path == place / "a"
+    photos = open_test_photos(header, path, {"A": str(folder), "B": None}, "test")
+    with pytest.raises(UserError, match=r"is not the folder of the photos A.* data set as --data"):
+        open_training_photos(header, path, photos)
     header["domains"]["A"] |= {"path": str(tmp_path / "gone")}
     with pytest.raises(UserError, match="no such folder here; it held the photos A"):
         open_test_photos(header, path, NO_CHOICE, "test")

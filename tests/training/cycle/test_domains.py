@@ -62,6 +62,12 @@ def test_folders_of_photos_and_of_pairs(tmp_path):
     assert open_list(tmp_path / "photos").largest_level() == 64  # the size of half of them
     for name in "yz":
         (tmp_path / f"photos/{name}.png").unlink()
+    for name, kind in (("z.tif", "TIFF"), ("y", "JPEG"), (".a.png", "PNG")):
+        Image.fromarray(photo).save(tmp_path / f"photos/{name}", kind)
+    (tmp_path / "photos/notes.txt").write_text("no photo")
+    assert open_list(tmp_path / "photos").splits == {"train": 3}  # x.png, y, z.tif
+    for name in ("z.tif", "y", ".a.png", "notes.txt"):
+        (tmp_path / f"photos/{name}").unlink()
     first = source.digest
     Image.fromarray(photo + 1).save(tmp_path / "photos/x.png")
     assert open_list(tmp_path / "photos").digest != first

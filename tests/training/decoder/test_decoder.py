@@ -259,7 +259,8 @@ def test_options_that_do_not_fit_are_refused(folder, tmp_path):
     assert "a multiple of --minibatch=4" in failure(*common, "--decoder=mlp", "--pixels=66")
     assert "leaves no picture" in failure(*common, "--held-back=1")
     assert "--inception: without effect" in failure(*common, "--inception=x")
-    assert "unrecognized arguments: --data=" in failure(*common, "--data=x")
+    wrong = failure(*common, "--data=x")
+    assert "unrecognized arguments: --data=" in wrong and " --variant=decoder --help" in wrong
 
 
 def test_unusable_labels_are_listed_one_per_line(folder, tmp_path):
@@ -279,7 +280,7 @@ def test_unusable_labels_are_listed_one_per_line(folder, tmp_path):
     said = labelled.problems
     for number, part in enumerate([
             "seed0001.png: 16x8 pixels, its picture has 16x16: left out",
-            "seed0002.png: label 7, where 2 classes are known: left out",
+            "seed0002.png: label 7, above the number of classes (2): left out",
             "seed0003.png: missing: this picture is left out",
             "seed0005.png: cannot be read as a label map",
             "seed0006.png: not the picture that was written under this name",
@@ -288,6 +289,10 @@ def test_unusable_labels_are_listed_one_per_line(folder, tmp_path):
         assert part in said[number], said
     assert len(said) == 7 and not any("\n" in line for line in said)
     assert labelled.digest != LabelledFolder(labelled_folder(tmp_path / "b")[1]).digest
+    for path in (out / "labels").glob("*.png"):
+        Image.fromarray(np.where(good > 0, 255, 0).astype(np.uint8)).save(path)
+    with pytest.raises(UserError, match=r"no label map shows a class: .* 1 to 2: red, green"):
+        LabelledFolder(out)
     for path in (out / "labels").glob("*.png"):
         path.unlink()
     with pytest.raises(UserError, match="none of the 8 pictures has labels"):
