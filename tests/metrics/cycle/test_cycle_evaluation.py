@@ -28,7 +28,7 @@ from metrics.image_sources import open_images
 from metrics.kernel_inception_distance import kernel_distance
 from metrics.metric_base import parse_metrics
 from tests.tools.data_helpers import make_dataset, tagged_and_untagged
-from tests.tools.domains import RED, boxes, save_cyclegan, tiny, two_datasets
+from tests.tools.domains import RED, SIDE, boxes, save_cyclegan, tiny, two_datasets
 from tests.tools.metrics_helpers import StubDetector, small_arrays
 from tests.training.cycle.test_cyclegan import l1
 from tests.training.cycle.test_losses import moved_to_the_middle
@@ -52,15 +52,17 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Make data sets of 8 and 9 photos, 3 and 2 of them for the test, and snapshots of untrained
-    networks: of whole photos with critics of pictures, and of the garment box."""
+    networks: of whole photos with critics of pictures, and of the garment box; also at half the
+    photos' size, where its edges are soft."""
     root = tmp_path_factory.mktemp("cycle")
     data = two_datasets(root, counts=(8, 9), num_test=(3, 2))
     save_cyclegan(root / "whole.safetensors", tiny(data, critic="picture"))
     save_cyclegan(root / "box.safetensors", tiny(data, garment="box"))
+    save_cyclegan(root / "soft.safetensors", tiny(data, garment="box", resolution=8))
     return root
 
 
-@pytest.fixture(params=["whole", "box"])
+@pytest.fixture(params=["whole", "box", "soft"])
 def opened(place, request):
     """Return networks, and test and training photos with the maps of box."""
     path = place / f"{request.param}.safetensors"
@@ -114,7 +116,9 @@ def test_values_on_test_photos(opened):
         for name, value in found.terms[direction].items():
             assert value == pytest.approx(np.mean([one[name] for one in terms]), rel=1e-4), name
         assert len(found.terms[direction]) == 7
-        assert (found.terms[direction]["background"] > 0) != networks.has_garment
+        # At the photos' own size, masks have no soft edges.
+        assert (found.terms[direction]["background"] == 0) == (
+            networks.has_garment and photos.A.resolution == SIDE)
         for features, means in ((found.translated[direction], seen_fakes),
                                 (found.reals[side], seen_reals)):
             np.testing.assert_allclose(features.features[:, :3], means, atol=0.05)
