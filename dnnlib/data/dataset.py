@@ -135,17 +135,14 @@ def _why_missing(path):
                           f"--resolution={side}", "--out=datasets/converted")
         return (f"{path}: record files without dataset.json, as the official dataset tool writes "
                 f"them; to use their images (and labels), convert them: {convert}")
-    if (path / "images").is_dir() and (path / "labels").is_dir():
-        convert = command("dataset_tool.py", "create_from_masks", f"--source={path}",
-                          "--out=datasets/converted")
-        return f"{path}: photos and label maps, not yet a data set; convert them: {convert}"
     if path.is_file():
         return f"data set {path} is a file; give the folder it is in"
     if convert := path.is_dir() and conversion(path):
         return f"{path} is no data set (no dataset.json); make one of its photos: {convert}"
     state = f"{path} is no data set, or an unfinished one (no dataset.json)" if path.is_dir() \
         else f"data set {path} does not exist"
-    return f"{state}; make one: python dataset_tool.py --help lists the ways"
+    return (f"{state}; make it with dataset_tool.py (--help lists the ways), for example: "
+            "python dataset_tool.py create_modanet")
 
 
 def _check_types(content):

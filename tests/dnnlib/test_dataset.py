@@ -50,13 +50,6 @@ def test_open_dataset_describes_the_data_set(labelled):
     assert dataset.read_ids(labelled, "val") == [0, 1, 2, 3]
 
 
-def test_folders_of_pairs_are_to_be_converted(tmp_path):
-    for name in ("images", "labels"):
-        (tmp_path / name).mkdir()
-    with pytest.raises(UserError, match=r"not yet a data set; .*create_from_masks --source="):
-        dataset.open_dataset(tmp_path)
-
-
 def test_a_part_is_a_data_set_or_one_of_its_splits(copy, tmp_path):
     assert dataset.open_part(copy)[1] is None and dataset.open_part(copy / "val")[1] == "val"
     assert dataset.open_part(tmp_path) is None

@@ -97,7 +97,7 @@ def test_a_folder_of_pairs_is_read_at_the_size_of_half_of_them(place, capsys):
     (["--target=copy"], "--target: copy has the same photos as --data=a"),
     (["--target=a", "--garment=box"], "or another garment with --target-garment"),
     (["--target=nowhere"], "data set nowhere does not exist"),
-    (["--target=empty"], "empty: neither a finished data set .* nor a folder of photos .*.jpg"),
+    (["--target=empty"], "empty: neither a finished data set .* nor a folder of photos .*JPEG"),
     (["--target=b", "--resolution=32"], "--resolution=32: a goes up to 16"),
     (["--target=b", "--resolution=4"], "--resolution=4: 8 at least"),
     (["--target=b", "--strides=3"], "--strides=3: at 16x16 no patch is left"),
