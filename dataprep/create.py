@@ -160,15 +160,18 @@ def _report_remarks(matched, report):
 def _with_persons(items, path, report):
     """Return (items with numbers of persons, pairs of ids) from the list of pairs at `path`."""
     listed = people.read_pair_list(path)
-    names = {item.photo.file_name: item.image_id for item in items}
+    # The name in the annotations and that of the file, which may differ.
+    names = {name: item.image_id for item in items
+             for name in (item.photo.file_name, item.key) if isinstance(name, str)}
     links = people.resolve_pairs(listed, names)
-    person_of = people.number_persons(names.values(), links)
+    person_of = people.number_persons([item.image_id for item in items], links)
     pairs = [pair for pair in links if person_of.keys() >= set(pair)]
     report(f"{path}: {len(listed)} pairs, {len(pairs)} of photos that are used")
     if not pairs:
-        raise util.UserError(f"{path}: no pair names two photos that are used; it has names such "
-                             f"as {listed[0][0] if listed else '(none)'}, the photos such as "
-                             f"{next(iter(names), '(none)')}")
+        unknown = next((name[0] for pair in links for name in pair if isinstance(name, tuple)), "")
+        raise util.UserError(f"{path}: no pair names two photos that are used" + (
+            f"; {unknown} is none of them, which have names such as {next(iter(names), '')}"
+            if unknown else ""))
     return [dataclasses.replace(item, person=person_of[item.image_id]) for item in items], pairs
 
 

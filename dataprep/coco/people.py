@@ -9,6 +9,8 @@ import collections
 import csv
 import dataclasses
 import itertools
+import posixpath
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from dataprep.coco.annotations import Annotations, read_frames
-from dataprep.coco.segmentations import MAX_ID, Photo, parse_int
+from dataprep.coco.segmentations import MAX_ID, SHARE_MARGIN, Photo, parse_int
 from dnnlib.data.keypoints import COVERED, UNKNOWN, VISIBLE
 from dnnlib.util import UserError, one_line, read_json
 
 NO_KEYPOINTS = "no keypoints"
 _OTHER_SHAPE = "keypoints are of a photo of another shape"
 _MAX_KEYPOINTS, _MAX_NAME = 255, 100
+_HALF = 0.5  # of a pixel: from COCO's coordinates to ours
 
 
 @dataclass
@@ -78,8 +81,8 @@ def _same_shape(a, b):
 
 
 def read_keypoint_file(path: str | Path) -> KeypointFile:
-    """Read a COCO keypoint file. Raises UserError if it is not one, or no person in it has a
-    keypoint."""
+    """Read a COCO keypoint file. Raises UserError if it is not one, no person in it has a keypoint,
+    or all keypoints are in shares of the image."""
     content = read_json(path)
     content = content if isinstance(content, dict) else {}
     images, annotations = content.get("images"), content.get("annotations")
@@ -106,7 +109,11 @@ def read_keypoint_file(path: str | Path) -> KeypointFile:
             largest[frame] = max(largest.get(frame, candidate), candidate,
                                  key=lambda pair: pair[0])
     if not largest:
-        raise UserError(f"{path}: no person has a keypoint")
+        reason = f": {result.defects[0]['reason']}" if result.defects else ""
+        raise UserError(f"{path}: no person has a keypoint{reason}")
+    if max(points[:, :2].max() for _, points in largest.values()) <= 1 + SHARE_MARGIN + _HALF:
+        raise UserError(f"{path}: its keypoints are within 0..1, so they are in shares of the "
+                        "image; expected pixels: multiply x by the width, y by the height")
     result.photos = {image_id: Photo(image_id, *frame,
                                      keypoints=largest.get(frame_of[image_id], (0, None))[1])
                      for image_id, frame in frames.items()}
@@ -149,7 +156,7 @@ def _read_points(values, count, size):
     if not np.isfinite(points).all() or not np.isin(points[:, 2],
                                                     (UNKNOWN, COVERED, VISIBLE)).all():
         return None
-    points[:, :2] += 0.5
+    points[:, :2] += _HALF
     inside = ((points[:, :2] >= 0) & (points[:, :2] <= size)).all(axis=1)
     return points * inside[:, None] * (points[:, 2:] > UNKNOWN)
 
@@ -182,14 +189,20 @@ def read_pair_list(path: str | Path) -> list[tuple[str, str]]:
 
 def resolve_pairs(pairs: Iterable[tuple[str, str]], names: dict) -> list[tuple]:
     """Return pairs of file names, without repeats, as pairs of ids, given {file name: id}; a photo
-    that is not in it becomes (name,). A name without folders means the only file of that name in
-    any folder."""
-    short = [name.rpartition("/")[2] for name in names]
-    times = collections.Counter(short)
-    of_name = {name: image_id for name, image_id in zip(short, names.values()) if times[name] == 1}
-    of_name |= names
-    found = ((of_name.get(a, (a,)), of_name.get(b, (b,))) for a, b in pairs)
+    that is not in it becomes (name,). `./a.jpg` and `b\\a.jpg` are understood. A name without
+    folders means the only photo of that name in any folder."""
+    of_name = {_plain(name): image_id for name, image_id in names.items()}
+    same_name = collections.defaultdict(set)
+    for name, image_id in of_name.items():
+        same_name[name.rpartition("/")[2]].add(image_id)
+    of_name = {name: min(ids) for name, ids in same_name.items() if len(ids) == 1} | of_name
+    found = (tuple(of_name.get(_plain(name), (name,)) for name in pair) for pair in pairs)
     return list(dict.fromkeys(pair for pair in found if pair[0] != pair[1]))
+
+
+def _plain(name):
+    """Return a path with slashes, without ./ at its start, in Unicode's form NFC."""
+    return unicodedata.normalize("NFC", posixpath.normpath(name.replace("\\", "/")))
 
 
 def number_persons(ids: Sequence, links: Sequence[tuple]) -> dict:

@@ -112,8 +112,20 @@ def test_names_and_skeleton_are_checked(tmp_path, photos, names, skeleton, messa
 
 
 def test_a_file_without_any_keypoint_is_refused(tmp_path, photos):
-    with pytest.raises(UserError, match="no person has a keypoint"):
+    with pytest.raises(UserError, match=r"no person has a keypoint$"):
         people.read_keypoint_file(save(tmp_path / "k.json", [], photos))
+    without_flags = [person(1, [(5, 5), (6, 6), (7, 7)])]
+    with pytest.raises(UserError, match=r"a keypoint: keypoints that are not x, y, 0 to 2 for"):
+        people.read_keypoint_file(save(tmp_path / "k.json", without_flags, photos))
+
+
+def test_keypoints_in_shares_of_the_image_are_refused(tmp_path, photos):
+    """All would be in the photo's corner."""
+    persons = [person(n, [(0.5, 0.1 * n, 2), (1.0, 0.9, 1), (0, 0, 0)]) for n in range(1, 6)]
+    with pytest.raises(UserError, match=r"keypoints are within 0\.\.1, .* expected pixels"):
+        people.read_keypoint_file(save(tmp_path / "k.json", persons, photos))
+    persons.append(person(6, [(0.5, 3, 2)] * 3))
+    people.read_keypoint_file(save(tmp_path / "k.json", persons, photos))
 
 
 @pytest.mark.parametrize("fit", pyramid.FITS)
@@ -181,7 +193,7 @@ def test_pairs_stay_in_one_split(tmp_path, photos, capsys):
         assert size in (1, 2, 3)
     assert found == {(1, 2), (2, 1), (3, 4)}
     csv.write_text("from,to\np1.png,p2.png\n")
-    with pytest.raises(UserError, match=r"no pair names two photos.* as p1\.png.* as p1\.jpg"):
+    with pytest.raises(UserError, match=r"no pair names .*; p1\.png is none of .* as p1\.jpg"):
         run("create_from_coco", "--images", tmp_path / "photos", "--keypoints", path, "--pairs",
             csv, "--out", tmp_path / "none", "--resolution=8")
 
@@ -230,6 +242,20 @@ def test_names_of_pairs_may_omit_folders():
     assert people.resolve_pairs(
             [("1.jpg", "b/2.jpg"), ("1.jpg", "2.jpg"), ("1.jpg", "1.jpg")], names) == [
         (1, 3), (1, ("2.jpg",))]
+    assert people.resolve_pairs([("./a/1.jpg", "b\\2.jpg")], names) == [(1, 3)]
+    assert people.resolve_pairs([("cafe\u0301.jpg", "2.jpg")], {"caf\xe9.jpg": 1, "2.jpg": 2,
+                                                              "c/2.jpg": 2}) == [(1, 2)]
+
+
+def test_pairs_may_name_the_files_that_were_found(tmp_path, photos):
+    """If the annotations have other suffixes."""
+    entries = [{**entry, "file_name": entry["file_name"].replace("jpg", "png")} for entry in photos]
+    path = save(tmp_path / "k.json", all_there(photos), entries)
+    (tmp_path / "pairs.csv").write_text("from,to\np1.jpg,p2.jpg\np3.png,p4.jpg\n")
+    assert run("create_from_coco", "--images", tmp_path / "photos", "--keypoints", path, "--pairs",
+               tmp_path / "pairs.csv", "--out", tmp_path / "set", "--resolution=8", "--num-val=0",
+               "--num-test=0", "--workers=1") == 0
+    assert dataset.open_dataset(tmp_path / "set").pairs["train"] == 2
 
 
 @pytest.mark.parametrize(("options", "message"), [
