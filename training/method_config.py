@@ -123,7 +123,7 @@ def as_option(name: str, value: object) -> str:
 def as_text(value: object) -> str:
     """Return a value as the command line takes it: '8:128,32:64' for a table by resolution, '64'
     for one value at all of them."""
-    if isinstance(value, dict) and [*map(int, value)] == [4]:
+    if isinstance(value, dict) and [*map(str, value)] == ["4"]:
         return str(*value.values())
     if isinstance(value, dict):
         return ",".join(f"{key}:{number}" for key, number in value.items())

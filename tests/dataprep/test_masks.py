@@ -147,7 +147,7 @@ BAD_MASKS = {
     "empty": (lambda path: _save(path, np.uint8([[0] * 16] * 16)), "background only$"),
     "ignored": (lambda path: _save(path, np.uint8([[255] * 16] * 16)), "only \\(value 255 counts"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:60]), "mask is damaged"),
-    "nothing": (lambda path: path.write_bytes(b""), "mask is not a PNG"),
+    "nothing": (lambda path: path.write_bytes(b""), "mask is an empty file"),
     "jpeg": (lambda path: Image.new("L", (16, 16)).save(path, "JPEG"), "mask is a JPEG, whose"),
     "missing": (lambda path: path.unlink(), "photo has no mask"),
     "doubled": (lambda path: path.with_suffix(".PNG").write_bytes(b""), "several masks")}

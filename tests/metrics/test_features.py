@@ -264,7 +264,7 @@ def test_a_pair_source_reads_photos_and_maps(pairs, images):
 
 def test_wrong_pairs_are_refused(pairs, images):
     write_class_list(pairs, ["a"])
-    with pytest.raises(UserError, match=r"labels/000000\d.png: label 2, where 1 classes"):
+    with pytest.raises(UserError, match=r"labels/000000\d.png: label 2, above the number"):
         list(pair_source(pairs).batches(maps=True))
     write_class_list(pairs, ["a", "b"])
     save_label_png(pairs / "labels" / "0000000.png", np.zeros((8, 12)), 2)

@@ -460,7 +460,7 @@ def test_other_options_are_listed(tmp_path):
     record = {**TrainingConfig().to_json(), "init_from": None, "data_digest": "d"}
     run = directory.make_run(tmp_path / "run", tmp_path, "x", record)
     other = {**record, "lrate": {4: 0.5}, "r1_gamma": 3.0}
-    with pytest.raises(UserError, match=r"lrate: 4:0.001,256:0.0015,512:0.002 there, 4:0.5 now; "
+    with pytest.raises(UserError, match=r"lrate: 4:0.001,256:0.0015,512:0.002 there, 0.5 now; "
                                         r"r1_gamma: 10.0 there, 3.0 now.*"
                                         r"--override to continue"):
         directory.find_run(run, tmp_path, other)

@@ -324,8 +324,8 @@ def test_photos_of_folders(place, tmp_path, capsys):
     tf.io.write_file(str(folder / "1.png"), tf.io.encode_png(tf.zeros([9, 9, 3], tf.uint8)))
     for fit in ("pad", "crop"):
         header["domains"]["A"] |= {"fit": fit}
-        photos = open_test_photos(header, path, {"A": str(folder), "B": None}, "test")
-        assert len(photos.A.numbers) == 1
+        one = open_test_photos(header, path, {"A": str(folder), "B": None}, "test")
+        assert len(one.A.numbers) == 1
         assert (f"photos: made square by --fit=pad, the training's by --fit={fit}: unless" in
                 capsys.readouterr().err) == (fit == "crop")
     swapped = {"A": str(place / "b"), "B": str(place / "a")}
