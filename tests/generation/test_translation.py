@@ -12,6 +12,7 @@ import generate
 import run_metrics
 from dnnlib.data import channels, pictures, pyramid
 from dnnlib.data.class_list import write_class_list
+from dnnlib.data.dataset import open_dataset, open_split
 from dnnlib.data.labelled import PairFolder
 from dnnlib.util import UserError
 from generation.labelling import find_photos
@@ -162,6 +163,21 @@ def test_maps_of_data_sets_and_of_pairs(network, tmp_path):
             np.testing.assert_array_equal(
                 read(tmp_path / f"of-{source}/images/{number:07d}.png"),
                 read(tmp_path / f"again/images/{number:07d}.png"))
+
+
+def test_soft_edges_of_stored_maps_are_kept(tmp_path):
+    """At a size below the data set's own, as in training; the labels are of the larger shares."""
+    data, out = coloured_dataset(tmp_path / "data"), tmp_path / "out"
+    network = save_translator(tmp_path / "small.safetensors", resolution=8)
+    run(f"--network={network}", f"--maps={data / 'val'}", f"--out={out}")
+    records = open_split(open_dataset(data), "val", 8)
+    maps = np.stack([records.read_maps(number).transpose(1, 2, 0) for number in range(4)])
+    assert ((maps > 0) & (maps < 255)).mean() > 0.01
+    drawn = pictures.to_uint8_metrics(Translator(network).translate(maps, [0] * 4)).astype(int)
+    for number, (photo, shares) in enumerate(zip(drawn, maps)):
+        assert np.abs(read(out / f"images/{number:07d}.png") - photo).max() <= 1
+        np.testing.assert_array_equal(read(out / f"labels/{number:07d}.png"),
+                                      np.where(shares.max(-1) > 127, 1 + shares.argmax(-1), 0))
 
 
 def test_photos_of_generated_maps(network, tmp_path, capsys):

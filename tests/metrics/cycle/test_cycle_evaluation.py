@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,16 +83,22 @@ def as_uint8(images):
 
 
 def test_values_on_test_photos(opened):
-    """For each photo: terms of the objective, and the mean colours of the critics' inputs."""
+    """For each photo: terms of the objective, the mean colours of the critics' inputs, and what a
+    classifier says that takes photos for B if they are rather blue than red."""
     networks, photos, training = opened
-    found = compute_findings(networks, photos, training, StubDetector(), None, minibatch=2)
+
+    def is_blue(images, *masks):
+        return np.mean(images[..., 2] - images[..., 0], (1, 2)) > 0
+
+    found = compute_findings(networks, photos, training, StubDetector(),
+                             SimpleNamespace(classify_as_b=is_blue), minibatch=2)
 
     def logits(name, images):
         one = networks._networks[name]([tf.constant(images, tf.float32)]).numpy()
         return one.mean((1, 2)) if networks.config.critic == "picture" else one
 
     for side, other, there, back in (("A", "B", "G_AB", "G_BA"), ("B", "A", "G_BA", "G_AB")):
-        terms, seen_fakes, seen_reals = [], [], []
+        terms, seen_fakes, seen_reals, right = [], [], [], []
         for number in range(len(photos.side(side).numbers)):
             rgb, box = floats(photos.side(side), number)
             _, other_box = floats(training.side(other), number)
@@ -110,12 +117,15 @@ def test_values_on_test_photos(opened):
                 "cycle": l1(again, rgb, mask), "background": l1(fake, rgb, 1 - box),
                 "background_raw": l1(raw, rgb, 1 - box),
                 "identity": l1(networks._networks[back](rgb).numpy(), rgb, mask)})
+            right.append([is_blue(fake) == (other == "B"), is_blue(rgb) == (side == "B")])
             seen_fakes.append(as_uint8(seen).mean((0, 1, 2)))
             seen_reals.append(as_uint8(real).mean((0, 1, 2)))
         direction = f"{side}to{other}"
         for name, value in found.terms[direction].items():
             assert value == pytest.approx(np.mean([one[name] for one in terms]), rel=1e-4), name
         assert len(found.terms[direction]) == 7
+        assert [found.accuracies[direction], found.accuracies[side]] == pytest.approx(
+            np.mean(right, axis=0).ravel())
         # At the photos' own size, masks have no soft edges.
         assert (found.terms[direction]["background"] == 0) == (
             networks.has_garment and photos.A.resolution == SIDE)

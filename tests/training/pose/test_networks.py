@@ -83,6 +83,23 @@ def test_plain_skips_equal_deformable_ones_without_parts(rng):
     assert np.abs(deformable(*given) - expected).max() > 1e-2
 
 
+def test_the_sources_features_move_from_its_pose_to_the_target(rng):
+    """A network of zeros, except for the way of the source's red to the picture's blue through the
+    last skip connection."""
+    network = made(dropout=0.0)
+    arrays = {name: np.zeros_like(value) for name, value in network.get_arrays().items()}
+    arrays["source_down0/kernel"][1, 1, 0, 0] = 1
+    before = arrays["last/kernel"].shape[2] - 2 * 4  # the decoder's; 4 of the source, 4 of the pose
+    arrays["last/kernel"][1, 1, before, 2] = 1
+    network.set_arrays(arrays)
+    given = inputs(rng)
+    red = tf.abs(given[0][..., :1])
+    rgb = network(tf.concat([red, given[0][..., 1:]], -1), *given[1:])
+    np.testing.assert_allclose(rgb[..., 2:], tf.tanh(body.warp_features(red, *given[2:])),
+                               atol=1e-6)
+    assert np.abs(rgb[..., 2:] - tf.tanh(red)).max() > 0.1
+
+
 def test_bodies_with_other_joints_have_no_parts(rng):
     """Plain skips accept any keypoints."""
     points = tf.constant([[[0.5, 0.5, 2], [0.1, 0.9, 1]]])

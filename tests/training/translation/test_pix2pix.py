@@ -32,7 +32,7 @@ from training.snapshots import read_header
 from training.translation import losses
 from training.translation.config import Pix2PixConfig
 from training.translation.pix2pix import jitter_randomly
-from training.translation.translator import Translator
+from training.translation.translator import Translator, seed_masks
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
@@ -250,6 +250,18 @@ def test_it_learns_what_colours_mean(data, compiled, tmp_path):
     assert plain == {"l1": pytest.approx(scores[-1]["l1"], rel=1e-4)}
 
 
+def test_shown_photos_have_one_dropout(data):
+    """That of seed 0, as those of generate.py; otherwise scores would depend on the order."""
+    method, _ = begun(tiny(data, dropout=0.5))
+    segmaps = np.repeat(method.read([0])[..., channels.SEGMAPS], 2, axis=0)
+    found, network = method.translate(segmaps), method.networks["G"]
+    expected = network(segmaps / np.float32(255), seed_masks(network, [0, 0]))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+    other = network(segmaps / np.float32(255), seed_masks(network, [0, 1]))
+    assert np.abs(other[1] - found[1]).max() > 1e-3
+
+
 def test_the_first_metric_selects(data):
     assert tiny(data).metrics == "l1" and not tools.pix2pix(tiny(data)).higher_is_better
     assert tools.pix2pix(tiny(data, segmenter="some")).higher_is_better
@@ -327,9 +339,10 @@ def test_its_snapshot_records_how_photos_were_made_square(tmp_path):
         data = coloured_dataset(tmp_path / fit)
         content = json.loads((data / "dataset.json").read_text())
         (data / "dataset.json").write_text(json.dumps({**content, "options": {"fit": fit}}))
-        job = job_of(f"--data={data}", "--preset=tiny", "--metrics=none")
+        job = job_of(f"--data={data}", "--preset=tiny")
         method = job.make_method(ONE_DEVICE, logging.getLogger("test"))
         assert method.about["fit"] == fit
+        assert method.evaluate and len(method.shown) == 4  # of the validation split
 
 
 def test_lpips_weights_are_part_of_a_run(data, tmp_path, rng, monkeypatch):
