@@ -180,7 +180,16 @@ def _with_persons(items, path, report):
 def create_from_images(config: argparse.Namespace, report: Report) -> dict | None:
     """Make an RGB data set from any folder of photos; ids are the files' names. With
     `config.labels` (see dataprep.labels) every image has a conditioning label. A folder of the
-    official dataset tool's record files will do as well."""
+    official dataset tool's record files will do as well. Raises UserError for a folder that has
+    photos and masks in folders of their own, since the masks would be taken for photos."""
+    source = Path(config.source)
+    for photos, maps in suggestions.PHOTOS_AND_MASKS:
+        if (source / photos).is_dir() and (source / maps).is_dir():
+            raise util.UserError(
+                f"--source={source}: the masks in {maps}/ would be taken for photos, too; give "
+                f"--source={source / photos}, or keep the masks: "
+                + suggestions.command("dataset_tool.py", "create_from_masks",
+                                      f"--source={source}"))
     names, others = photo_sources.list_photos(config.source)
     given = os.path.realpath(config.labels) if config.labels is not None else None
     skipped = [{**entry, "id": _as_text(entry["id"])} for entry in others
@@ -190,7 +199,7 @@ def create_from_images(config: argparse.Namespace, report: Report) -> dict | Non
     report(f"{config.source}: {len(names)} image files")
     _report_reasons(skipped, report)
     listed = hashlib.md5("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-    source = photo_sources.PhotoFolder(Path(config.source))
+    source = photo_sources.PhotoFolder(source)
     table = np.zeros((len(names), 0), np.float32)
     options = {"source": listed, writer.PHOTO_SIZES: raw_files.sizes_digest(source, names)}
     if config.labels is not None:

@@ -272,6 +272,16 @@ def test_files_that_are_not_photos_are_counted(source, tmp_path, capsys):
     assert open_dataset(tmp_path / "set").splits["train"] == NUM
 
 
+@pytest.mark.parametrize("masks", ["labels", "masks"])
+def test_masks_are_not_taken_for_photos(source, tmp_path, masks):
+    folder = shutil.copytree(source / "images", tmp_path / "mine/images").parent
+    shutil.copytree(source / "images", folder / masks)
+    with pytest.raises(UserError, match=rf"in {masks}/ would be .* give --source={folder}/images, "
+                                        rf"or .*: python dataset_tool.py create_from_masks "):
+        create.create_from_images(create_config(source=folder, out=tmp_path / "set"), print)
+    assert not (tmp_path / "set").exists()
+
+
 def test_a_folder_of_photos_keeps_its_digest(source, tmp_path):
     """It decides if a data set is finished: the md5 over the names, despite other files."""
     names = "\n".join(f"{i:07d}.jpg" for i in range(7, 7 + NUM))
