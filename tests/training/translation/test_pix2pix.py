@@ -262,6 +262,17 @@ def test_shown_photos_have_one_dropout(data):
     assert np.abs(other[1] - found[1]).max() > 1e-3
 
 
+def test_seeds_have_their_dropout_for_ever(data):
+    """Each block its own stream, so that a seed gives the same photo in later versions."""
+    network = tools.pix2pix(tiny(data, dropout=0.25)).make_networks()["G"]
+    masks = seed_masks(network, [4, 9])
+    assert len(masks) == 3
+    for layer, (mask, shape) in enumerate(zip(masks, network.dropout_shapes)):
+        kept = np.stack([np.random.RandomState([seed, layer]).random_sample(shape) >= 0.25
+                         for seed in (4, 9)])
+        np.testing.assert_allclose(mask, kept / 0.75, rtol=1e-6)
+
+
 def test_the_first_metric_selects(data):
     assert tiny(data).metrics == "l1" and not tools.pix2pix(tiny(data)).higher_is_better
     assert tools.pix2pix(tiny(data, segmenter="some")).higher_is_better
