@@ -61,8 +61,9 @@ class LabelFiles:
         parts = [part for part in (path, *sorted(path.glob("shard-*-of-*")))
                  if (part / LABELS).is_dir()]
         folders = [part / LABELS for part in parts] or [path]
-        self.files = [file for folder in folders for file in sorted(folder.glob("*.png"))
-                      if file.name[0] != "." and not may_block(file)]
+        self.files = [file for folder in folders for file in sorted(folder.iterdir())
+                      if file.suffix.lower() == ".png" and file.name[0] != "."
+                      and not may_block(file)]
         if not self.files:
             raise UserError(f"--maps={path}: no label maps there; expected a data set, or a folder "
                             f"with PNGs, or {LABELS}/ with PNGs, and {CLASSES}")
