@@ -315,4 +315,7 @@ def test_pipes_do_not_block(tmp_path):
     folder_of_maps(tmp_path / "maps", [(16, 16)])
     os.mkfifo(tmp_path / "maps/a.png")
     assert LabelFiles(tmp_path / "maps").names == ["map0"]
+    shutil.copy(tmp_path / "maps/map0.png", tmp_path / "maps/LARGE.PNG")
+    assert LabelFiles(tmp_path / "maps").names == ["LARGE", "map0"]
+    (tmp_path / "maps/LARGE.PNG").unlink()
     assert [path.name for path in find_photos(tmp_path / "maps")] == ["map0.png"]
